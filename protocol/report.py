@@ -1,0 +1,206 @@
+"""Findings, verdicts, coverage and the report: the objects that every renderer reads."""
+
+from enum import StrEnum
+from typing import Any
+
+from msgspec import Struct
+
+from protocol.ids import StepId
+
+
+class Severity(StrEnum):
+    CRITICAL = "critical"
+    WARNING = "warning"
+    SUGGESTION = "suggestion"
+
+
+class Confidence(StrEnum):
+    HIGH = "high"
+    MEDIUM = "medium"
+    LOW = "low"
+
+
+class CitationState(StrEnum):
+    """The server's verdict on one citation, checked against the pinned tree."""
+
+    VERIFIED = "verified"
+    """The quote stands at the cited lines."""
+    MOVED = "moved"
+    """The quote stands once, elsewhere in the file; the lines were corrected."""
+    AMBIGUOUS = "ambiguous"
+    """The quote stands in several places; the nearest to the cited line was taken."""
+    UNVERIFIED = "unverified"
+    """The file exists; the quote stands nowhere in it."""
+    INVALID = "invalid"
+    """The path names no file of the tree, or the quote is no usable quote."""
+
+    @property
+    def found(self) -> bool:
+        return self in (CitationState.VERIFIED, CitationState.MOVED, CitationState.AMBIGUOUS)
+
+
+class Citation(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One place in the reviewed tree. Lines count from 1; both ends are included."""
+
+    path: str
+    line_start: int
+    line_end: int
+    quote: str
+    state: CitationState = CitationState.UNVERIFIED
+    note: str | None = None
+    """Why it is not plainly verified, or what was repaired; None when there is nothing to say."""
+    cited_path: str | None = None
+    """The path as the agent wrote it, when it was repaired."""
+    cited_line: int | None = None
+    """The first line as the agent wrote it, when it was corrected."""
+
+
+class VerdictKind(StrEnum):
+    CONFIRMED = "confirmed"
+    PARTIALLY_REFUTED = "partially_refuted"
+    REFUTED = "refuted"
+
+
+class Verdict(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the adversarial validator says of one finding."""
+
+    finding_id: str
+    kind: VerdictKind
+    reason: str
+    citations: list[Citation] = []
+
+
+class FindingState(StrEnum):
+    OPEN = "open"
+    CONFIRMED = "confirmed"
+    DEMOTED = "demoted"
+    REFUTED = "refuted"
+    MERGED = "merged"
+    UNVERIFIED = "unverified"
+    """None of its citations was found: listed apart, never a basis of the recommendation."""
+
+
+class Finding(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One claim about the code, with its citations and everything the server did to it.
+
+    `id` is the server's and never changes; `alias` is the agent's own label.
+    """
+
+    id: str
+    step_id: StepId
+    role: str
+    title: str
+    claim: str
+    category: str
+    severity: Severity
+    confidence: Confidence
+    impact: str
+    citations: list[Citation]
+    state: FindingState = FindingState.OPEN
+    fix: str | None = None
+    action: str | None = None
+    introduced: bool | None = None
+    """Whether a cited line was added by the change under review; None when no diff was reviewed."""
+    alias: str | None = None
+    merged_into: str | None = None
+    merged_from: list[str] = []
+    verdict: Verdict | None = None
+    notes: list[str] = []
+    """What the server changed and why, in order."""
+
+
+class Deferred(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Something not worth doing now. It never counts as a severity."""
+
+    title: str
+    reason: str
+    reopen_when: str
+    source: str
+    step_id: StepId
+
+
+class Cleared(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A dimension that a role looked at and found nothing in."""
+
+    dimension: str
+    note: str
+    step_id: StepId
+
+
+class StepCoverage(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    step_id: StepId
+    role: str
+    status: str
+    required: bool
+    reason: str | None = None
+    reused: bool = False
+    denied_tools: int = 0
+
+
+class Coverage(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What was and was not looked at; present in every report."""
+
+    complete: bool
+    scope: str
+    files_reviewed: int
+    files_in_scope: int
+    steps: list[StepCoverage]
+    left_out: dict[str, int] = {}
+    """Files that were not sent to any agent, counted by reason."""
+    omitted_roles: list[str] = []
+    """Roles whose signal was there but which the band's cap left out, each with its reason."""
+    notes: list[str] = []
+
+
+class Citations(Struct, frozen=True, kw_only=True):
+    """How many citations the agents made, by the server's verdict."""
+
+    total: int
+    verified: int
+    moved: int
+    ambiguous: int
+    unverified: int
+    invalid: int
+
+
+class Section(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One part of a report, in order. A section without content is left out."""
+
+    id: str
+    title: str
+    text: str = ""
+    items: list[str] = []
+    findings: list[str] = []
+    """Ids of the findings shown here, in order."""
+
+
+class Report(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The report. Two reports are the same when they are equal without `meta`."""
+
+    version: int
+    flow: str
+    flow_version: int
+    title: str
+    headline: str
+    """The answer in one sentence."""
+    recommendation: str
+    complete: bool
+    tree_id: str
+    scope: str
+    band: str
+    model: str
+    endpoint: str
+    demo: bool
+    """Made by the scripted demo model: not a review."""
+    counts: dict[str, int]
+    """Findings that stand, by severity."""
+    citations: Citations
+    findings: list[Finding]
+    sections: list[Section]
+    coverage: Coverage
+    deferred: list[Deferred] = []
+    cleared: list[Cleared] = []
+    next: str | None = None
+    """The one command to run next."""
+    meta: dict[str, Any] = {}
+    """Times, attempts, receipts: what differs between two runs that say the same."""

@@ -1,0 +1,194 @@
+"""The composition root: it alone joins the rooms with the stores, hubs and agents."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from flows import registry
+from server import __version__
+from server.agents.qwen_runner import QwenRunner
+from server.agents.trees import PinnedTrees
+from server.channel.commands import Commands
+from server.channel.hub import MemoryHub
+from server.channel.websocket import Channel
+from server.http.answers import json
+from server.http.rest import Rest
+from server.http.sign_in import SignIn, allowed_hosts, allowed_origins
+from server.logs import logger
+from server.ports import AgentUnavailable, Clock, Ids, ModelEndpoint
+from server.runs.launch import Launcher
+from server.runs.rooms import Clocks, Rooms
+from server.runs.runner import Runner
+from server.runs.slots import Slots
+from server.settings import EndpointSettings, Settings
+from server.stores.sqlite import SqliteStore
+from server.world import RandomIds, SystemClock
+
+log = logger(__name__)
+
+WEB = Path(__file__).parent / "web"
+CONTENT_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src data:; base-uri 'self'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+class Podium:
+    """The running parts of one server. `opened()` gives one that is ready."""
+
+    def __init__(self, app: Starlette, channel: Channel, runner: Runner) -> None:
+        self.app = app
+        self.channel = channel
+        self.runner = runner
+
+
+@asynccontextmanager
+async def opened(settings: Settings, *, token: str, projects: list[Path]) -> AsyncIterator[Podium]:
+    """Open the store, go on with every unfinished run, and close in the reverse order.
+
+    Raises ProtocolError when a project cannot be used, and StoreError when the store cannot.
+    """
+    clock: Clock = SystemClock()
+    ids: Ids = RandomIds()
+    hub = MemoryHub()
+    agent = QwenRunner(settings)
+    trees = PinnedTrees(settings.directory)
+    catalogue = registry.load()
+    for problem in catalogue.problems:
+        log.warning("flow_not_offered", file=problem.file, problem=problem.message)
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(
+            SqliteStore(settings.directory, clock=clock, committed=hub.publish, boot_id=_boot_id())
+        )
+        for path in projects:
+            checked = await trees.check(path)
+            await store.add_project(checked, checked.name or str(checked))
+        rooms = Rooms(
+            store=store,
+            agent=agent,
+            trees=trees,
+            catalogue=catalogue,
+            clock=clock,
+            ids=ids,
+            slots=Slots(1),
+            endpoint=_endpoint(settings.endpoint),
+            clocks=Clocks(settings.first_byte_seconds, settings.idle_seconds),
+        )
+        await agent.reap()
+        runner = Runner(rooms)
+        stack.push_async_callback(runner.stop)
+        await runner.start()
+        yield _assemble(settings, token, rooms=rooms, hub=hub, runner=runner)
+
+
+def _assemble(
+    settings: Settings, token: str, *, rooms: Rooms, hub: MemoryHub, runner: Runner
+) -> Podium:
+    sign_in = SignIn(
+        token,
+        hosts=allowed_hosts(settings),
+        origins=allowed_origins(settings),
+        clock=rooms.clock,
+    )
+    launcher = Launcher(rooms)
+    commands = Commands(
+        store=rooms.store, launcher=launcher, runner=runner, catalogue=rooms.catalogue
+    )
+    channel = Channel(
+        store=rooms.store,
+        hub=hub,
+        commands=commands,
+        sign_in=sign_in,
+        clock=rooms.clock,
+        build=__version__,
+    )
+    rest = Rest(
+        store=rooms.store,
+        launcher=launcher,
+        runner=runner,
+        trees=rooms.trees,
+        catalogue=rooms.catalogue,
+        sign_in=sign_in,
+    )
+    routes = [
+        *rest.routes(),
+        WebSocketRoute("/api/ws", channel.endpoint),
+        Route("/healthz", _healthz),
+        Route("/readyz", _readyz(rooms, channel)),
+        Mount("/", StaticFiles(directory=WEB, html=True)),
+    ]
+    app = Starlette(routes=routes)
+    app.add_middleware(SafeHeaders)
+    return Podium(app, channel, runner)
+
+
+class SafeHeaders:
+    """Pure ASGI middleware: every answer forbids foreign content, framing and sniffing."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    *message["headers"],
+                    (b"content-security-policy", CONTENT_POLICY.encode()),
+                    (b"x-content-type-options", b"nosniff"),
+                    (b"referrer-policy", b"no-referrer"),
+                    (b"cache-control", b"no-store"),
+                ]
+            await send(message)
+
+        await self.app(scope, receive, with_headers if scope["type"] == "http" else send)
+
+
+async def _healthz(request: Request) -> Response:
+    return json({"status": "ok", "build": __version__})
+
+
+def _readyz(rooms: Rooms, channel: Channel):  # type: ignore[no-untyped-def]
+    async def readyz(request: Request) -> Response:
+        """200 when requests are taken. Whether an agent can start is told beside it: a server
+        without one still shows its runs and says what is missing."""
+        if channel.draining:
+            return json({"status": "draining"}, 503)
+        return json({"status": "ready", "agent": await _agent_state(rooms)})
+
+    return readyz
+
+
+async def _agent_state(rooms: Rooms) -> dict[str, object]:
+    try:
+        version = await rooms.agent.check()
+    except AgentUnavailable as error:
+        return {"available": False, "reason": error.reason, "hint": error.hint}
+    if rooms.endpoint is None:
+        return {"available": False, "reason": "no_endpoint", "hint": "run `podium setup`"}
+    return {"available": True, "version": version}
+
+
+def _endpoint(settings: EndpointSettings | None) -> ModelEndpoint | None:
+    if settings is None:
+        return None
+    return ModelEndpoint(
+        name="default",
+        base_url=settings.base_url.rstrip("/"),
+        api_key=settings.api_key,
+        model=settings.model,
+    )
+
+
+def _boot_id() -> str:
+    """Changes with each boot of the machine; empty where the system does not tell."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,1 @@
+"""The channel: one WebSocket per user, fed from the hub and the log."""

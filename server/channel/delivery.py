@@ -1,0 +1,128 @@
+"""From the log to one socket: each subscription is a cursor that reads the ring or the log."""
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from protocol.commands import Subscribe
+from protocol.connection import Connection, Following, LogState, start_after
+from protocol.errors import ErrorCode, ProtocolError
+from protocol.frames import (
+    ControlFrame,
+    FlowRunHeartbeat,
+    FlowRunLagging,
+    FlowRunReset,
+    FlowRunSubscribed,
+)
+from protocol.ids import RunId, Seq
+from server.ports import Hub, LogEntry, LogHead, RunRecord, Store
+
+PAGE = 500
+"""Frames of one read of the log; the store bounds it by bytes too."""
+
+SendControl = Callable[[ControlFrame], Awaitable[None]]
+SendEntries = Callable[[Sequence[LogEntry]], Awaitable[None]]
+
+
+class Delivery:
+    """The subscriptions of one socket. `wake` is called when there may be something to send."""
+
+    def __init__(
+        self, connection: Connection, *, store: Store, hub: Hub, wake: Callable[[], None]
+    ) -> None:
+        self._connection = connection
+        self._store = store
+        self._hub = hub
+        self._wake = wake
+        self._lagging: set[RunId] = set()
+
+    async def follow(
+        self, record: RunRecord, command: Subscribe
+    ) -> tuple[FlowRunSubscribed | FlowRunReset, Callable[[], None]]:
+        """Register first, then read the head: nothing can fall between.
+
+        Returns the answer, and what begins the frames: to be called when the answer is queued, so
+        that none of them can overtake it. Subscribing again moves the cursor.
+        """
+        run_id = record.run.id
+        self._hub.listen(run_id, self._wake)
+        log = await self._log(run_id)
+        state = LogState(log.gen, log.head, log.floor, log.bases)
+        start = start_after(state, after=command.after, tail=command.tail)
+        sent = log.head if start is None else start
+        following = Following(sent=sent, target=log.head, detail=command.detail)
+        answer: FlowRunSubscribed | FlowRunReset
+        if start is None:
+            answer = FlowRunReset(
+                run_id=run_id,
+                reason="expired",
+                snapshot=record.run,
+                gen=log.gen,
+                head=log.head,
+            )
+        else:
+            answer = FlowRunSubscribed(run_id=run_id, gen=log.gen, head=log.head, after=start)
+        self._connection.check_room(run_id)
+        return answer, lambda: self._begin(run_id, following)
+
+    def _begin(self, run_id: RunId, following: Following) -> None:
+        self._connection.following[run_id] = following
+        self._wake()
+
+    def unfollow(self, run_id: RunId) -> None:
+        if self._connection.following.pop(run_id, None) is not None:
+            self._hub.forget(run_id, self._wake)
+
+    def close(self) -> None:
+        for run_id in list(self._connection.following):
+            self.unfollow(run_id)
+
+    async def pump(self, send: SendEntries, control: SendControl) -> bool:
+        """Send one page of every subscription in turn; True when more may be there already."""
+        more = False
+        for run_id, following in list(self._connection.following.items()):
+            more |= await self._pump_one(run_id, following, send, control)
+        return more
+
+    async def _pump_one(
+        self, run_id: RunId, following: Following, send: SendEntries, control: SendControl
+    ) -> bool:
+        entries = self._hub.after(run_id, following.sent)
+        if entries is None:
+            entries = await self._from_log(run_id, following, control)
+        else:
+            self._lagging.discard(run_id)
+        page = list(following.take(entries[:PAGE]))
+        if page:
+            await send(page)
+        caught_up = following.caught_up(run_id)
+        if caught_up is not None:
+            await control(caught_up)
+        return len(entries) > 0
+
+    async def _from_log(
+        self, run_id: RunId, following: Following, control: SendControl
+    ) -> Sequence[LogEntry]:
+        """A page from the log; a reader that fell out of the ring is told so, once."""
+        entries = await self._store.read(
+            run_id, after=following.sent, limit=PAGE, outline=following.outline
+        )
+        if not entries and following.outline:
+            following.skip_to((await self._log(run_id)).head)
+        if entries and following.live and run_id not in self._lagging:
+            self._lagging.add(run_id)
+            head = (await self._log(run_id)).head
+            await control(FlowRunLagging(run_id=run_id, behind=head - following.sent))
+        return entries
+
+    async def heartbeat(self, at: str) -> FlowRunHeartbeat:
+        """The head of every followed run, so that a loss at a quiet tail is found."""
+        heads: dict[RunId, Seq] = {}
+        for run_id, following in list(self._connection.following.items()):
+            log = await self._log(run_id)
+            heads[run_id] = log.outline_head if following.outline else log.head
+        return FlowRunHeartbeat(heads=heads, at=at)
+
+    async def _log(self, run_id: RunId) -> LogHead:
+        log = await self._store.log(run_id)
+        if log is None:
+            raise ProtocolError(ErrorCode.NOT_FOUND, "run not found", field="run_id")
+        return log

@@ -1,0 +1,74 @@
+"""The hub of one process: a ring of ready-made frames per live run. The log is the record."""
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from itertools import islice
+
+from protocol.ids import RunId, Seq
+from server.ports import LogEntry
+
+RING_FRAMES = 4_096
+RING_BYTES = 4 * 1024 * 1024
+MAX_RINGS = 64
+"""Rings kept for runs that nobody listens to; the log serves the others."""
+
+
+class Ring:
+    """The newest frames of one run, without a hole."""
+
+    def __init__(self) -> None:
+        self.entries: deque[LogEntry] = deque()
+        self._bytes = 0
+
+    def add(self, entry: LogEntry) -> None:
+        self.entries.append(entry)
+        self._bytes += len(entry.data)
+        while len(self.entries) > RING_FRAMES or self._bytes > RING_BYTES:
+            self._bytes -= len(self.entries.popleft().data)
+
+    def after(self, seq: Seq) -> Sequence[LogEntry] | None:
+        if not self.entries or self.entries[0].seq > seq + 1:
+            return None
+        skipped = max(0, seq + 1 - self.entries[0].seq)
+        return list(islice(self.entries, skipped, None))
+
+
+class MemoryHub:
+    """Keeps no task and no queue per listener: a listener is one function that is called."""
+
+    def __init__(self) -> None:
+        self._rings: OrderedDict[RunId, Ring] = OrderedDict()
+        self._listeners: dict[RunId, list[Callable[[], None]]] = {}
+
+    def publish(self, entries: Sequence[LogEntry]) -> None:
+        for entry in entries:
+            ring = self._rings.get(entry.run_id)
+            if ring is None:
+                ring = self._rings[entry.run_id] = Ring()
+            ring.add(entry)
+        for run_id in dict.fromkeys(entry.run_id for entry in entries):
+            self._rings.move_to_end(run_id)
+            for wake in list(self._listeners.get(run_id, ())):
+                wake()
+        self._drop_idle()
+
+    def after(self, run_id: RunId, seq: Seq) -> Sequence[LogEntry] | None:
+        ring = self._rings.get(run_id)
+        return ring.after(seq) if ring else None
+
+    def listen(self, run_id: RunId, wake: Callable[[], None]) -> None:
+        listeners = self._listeners.setdefault(run_id, [])
+        if wake not in listeners:
+            listeners.append(wake)
+
+    def forget(self, run_id: RunId, wake: Callable[[], None]) -> None:
+        listeners = self._listeners.get(run_id, [])
+        if wake in listeners:
+            listeners.remove(wake)
+        if not listeners:
+            self._listeners.pop(run_id, None)
+
+    def _drop_idle(self) -> None:
+        idle = [run_id for run_id in self._rings if run_id not in self._listeners]
+        for run_id in idle[: max(0, len(idle) - MAX_RINGS)]:
+            del self._rings[run_id]

@@ -1,0 +1,253 @@
+"""The WebSocket: one socket carries every run that its user follows."""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+
+from starlette.datastructures import Headers
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from protocol.codec import MESSAGE_LIMIT, encode_frame
+from protocol.commands import Command
+from protocol.connection import Close, Connection, Handle, Send, error_frame
+from protocol.errors import CLOSE_RULES, CloseCode, ErrorCode, ProtocolError
+from protocol.frames import ControlFrame, FlowRunDraining, FlowRunHello, Limits
+from protocol.ids import UserId
+from server.channel.commands import Commands
+from server.channel.delivery import Delivery
+from server.http.answers import refusal
+from server.http.sign_in import Refused, SignIn
+from server.logs import logger
+from server.ports import Clock, Hub, LogEntry, Store
+from server.world import rfc3339
+
+log = logger(__name__)
+
+SUBPROTOCOL = "podium.v1"
+LIMITS = Limits(
+    message_bytes=MESSAGE_LIMIT,
+    subscriptions=200,
+    sockets=32,
+    burst=64,
+    per_second=20,
+    heartbeat_seconds=15.0,
+)
+STALL_SECONDS = 10.0
+"""A socket that takes nothing for so long is given up."""
+MAX_CONTROL = 2_048
+"""Control frames that may wait for one socket; more means that its reader is dead."""
+DRAIN_RETRY_MS = 2_000
+DRAIN_SECONDS = 2.0
+
+
+class Channel:
+    """Every open socket of this server."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        hub: Hub,
+        commands: Commands,
+        sign_in: SignIn,
+        clock: Clock,
+        build: str,
+    ) -> None:
+        self._store = store
+        self._hub = hub
+        self._commands = commands
+        self._sign_in = sign_in
+        self._clock = clock
+        self._build = build
+        self._sessions: dict[Session, UserId] = {}
+        self.draining = False
+
+    async def endpoint(self, websocket: WebSocket) -> None:
+        """Check who asks before the socket is accepted, then serve it to its end."""
+        try:
+            user = self._admit(websocket)
+        except Refused as error:
+            await websocket.send_denial_response(refusal(error))
+            return
+        if SUBPROTOCOL not in websocket.scope["subprotocols"]:
+            await websocket.accept()
+            await _close(websocket, CloseCode.UNSUPPORTED)
+            return
+        await websocket.accept(subprotocol=SUBPROTOCOL)
+        session = Session(
+            websocket, user, store=self._store, hub=self._hub, commands=self._commands,
+            clock=self._clock,
+        )  # fmt: skip
+        self._sessions[session] = user
+        try:
+            session.send(self._hello(user))
+            await session.serve()
+        finally:
+            del self._sessions[session]
+
+    async def drain(self) -> None:
+        """Tell every client that the server stops, then close the sockets with 1012."""
+        self.draining = True
+        sessions = list(self._sessions)
+        for session in sessions:
+            session.send(FlowRunDraining(retry_after_ms=DRAIN_RETRY_MS))
+            session.end(CloseCode.RESTART)
+        ended = [asyncio.ensure_future(session.ended.wait()) for session in sessions]
+        if ended:
+            _, late = await asyncio.wait(ended, timeout=DRAIN_SECONDS)
+            for waiting in late:
+                waiting.cancel()
+
+    def _admit(self, websocket: WebSocket) -> UserId:
+        headers = Headers(scope=websocket.scope)
+        user = self._sign_in.identify(headers, websocket.cookies, unsafe=True)
+        if self.draining:
+            raise Refused(503, ErrorCode.BUSY, "the server is stopping", hint="come back soon")
+        if list(self._sessions.values()).count(user) >= LIMITS.sockets:
+            raise Refused(
+                429, ErrorCode.RATE_LIMITED, "too many open sockets", hint="close some of them"
+            )
+        return user
+
+    def _hello(self, user: UserId) -> FlowRunHello:
+        return FlowRunHello(
+            user_id=user,
+            build=self._build,
+            server_time=rfc3339(self._clock.now()),
+            limits=LIMITS,
+        )
+
+
+class Session:
+    """One socket. Its tasks are its own: reader, writer, heartbeat, and commands under way."""
+
+    def __init__(
+        self,
+        websocket: WebSocket,
+        user: UserId,
+        *,
+        store: Store,
+        hub: Hub,
+        commands: Commands,
+        clock: Clock,
+    ) -> None:
+        self._websocket = websocket
+        self._user = user
+        self._commands = commands
+        self._clock = clock
+        self._connection = Connection(LIMITS, now=clock.monotonic())
+        self._wake = asyncio.Event()
+        self._delivery = Delivery(self._connection, store=store, hub=hub, wake=self._wake.set)
+        self._control: deque[ControlFrame] = deque()
+        self._closing: CloseCode | None = None
+        self.ended = asyncio.Event()
+
+    def send(self, frame: ControlFrame) -> None:
+        """Queue a control frame; it leaves before any frame of a run that is not sent yet."""
+        self._control.append(frame)
+        if len(self._control) > MAX_CONTROL:
+            self._closing = CloseCode.OVERLOADED
+        self._wake.set()
+
+    def end(self, code: CloseCode) -> None:
+        """Close the socket once what is queued has left."""
+        self._closing = code
+        self._wake.set()
+
+    async def serve(self) -> None:
+        """Until the client leaves, stalls or misbehaves. No task is left behind."""
+        code = CloseCode.GOING_AWAY
+        try:
+            async with asyncio.TaskGroup() as group:
+                others = [group.create_task(self._beat())]
+                reader = group.create_task(self._read(group))
+                others.append(group.create_task(self._write()))
+                await asyncio.wait([reader, others[1]], return_when=asyncio.FIRST_COMPLETED)
+                raise _Ended
+        except* (_Ended, WebSocketDisconnect, RuntimeError):
+            # The client has left, or sending raced the close: there is nobody left to tell.
+            code = self._closing or code
+        except* TimeoutError:
+            code = CloseCode.STALLED
+        finally:
+            self._delivery.close()
+            await _close(self._websocket, code)
+            self.ended.set()
+
+    async def _read(self, group: asyncio.TaskGroup) -> None:
+        """Only parse and hand on: a reader that waits for work misses the peer's pongs."""
+        while True:
+            message = await self._websocket.receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            text = message.get("text")
+            data: str | bytes = text if text is not None else message["bytes"]
+            for effect in self._connection.receive(data, self._clock.monotonic()):
+                match effect:
+                    case Send(frame):
+                        self.send(frame)
+                    case Close(code):
+                        self.end(code)
+                    case Handle(command):
+                        self._begin(group, command)
+
+    def _begin(self, group: asyncio.TaskGroup, command: Command) -> None:
+        try:
+            self._connection.begin(command)
+        except ProtocolError as error:
+            self.send(error_frame(command.id, error))
+        else:
+            group.create_task(self._answer(command))
+
+    async def _answer(self, command: Command) -> None:
+        try:
+            await self._commands.answer(
+                self._user, command, delivery=self._delivery, send=self.send
+            )
+        finally:
+            self._connection.done(command)
+
+    async def _write(self) -> None:
+        """The one writer of the socket: control frames first, then a page of each run in turn."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            more = True
+            while more:
+                await self._flush()
+                if self._closing is not None:
+                    return
+                more = await self._delivery.pump(self._send_entries, self._send_now)
+
+    async def _flush(self) -> None:
+        while self._control:
+            await self._send_now(self._control.popleft())
+
+    async def _send_entries(self, entries: Sequence[LogEntry]) -> None:
+        for entry in entries:
+            await self._send_bytes(entry.data)
+
+    async def _send_now(self, frame: ControlFrame) -> None:
+        await self._send_bytes(encode_frame(frame))
+
+    async def _send_bytes(self, data: bytes) -> None:
+        async with asyncio.timeout(STALL_SECONDS):
+            await self._websocket.send_text(data.decode())
+
+    async def _beat(self) -> None:
+        while True:
+            await self._clock.sleep(LIMITS.heartbeat_seconds)
+            at = rfc3339(self._clock.now())
+            self.send(await self._delivery.heartbeat(at))
+
+
+class _Ended(Exception):
+    """Ends a session's task group; nothing went wrong."""
+
+
+async def _close(websocket: WebSocket, code: CloseCode) -> None:
+    if websocket.application_state is WebSocketState.CONNECTED:
+        with suppress(RuntimeError, WebSocketDisconnect, TimeoutError):
+            async with asyncio.timeout(STALL_SECONDS):
+                await websocket.close(code, CLOSE_RULES[code].reason)

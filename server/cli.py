@@ -1,0 +1,304 @@
+"""The command line: serve, run, watch and steer flows, and look after the installation."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import click
+import msgspec
+from rich.console import Console
+
+from protocol.errors import ErrorCode, ProtocolError
+from server import __version__, settings
+from server.client import Client, Unreachable
+from server.local import StartFailed
+from server.settings import Settings, SettingsError
+from server.terminal import clean
+
+P = ParamSpec("P")
+
+FAILED, USAGE, UNAVAILABLE, CANCELLED = 1, 2, 4, 130
+SEVERITIES = ("critical", "warning", "suggestion")
+
+EPILOG = """\b
+Exit codes: 0 completed, 1 failed (or findings reach --fail-on), 2 wrong usage,
+3 partial report, 4 no trustworthy agent or endpoint, 130 cancelled."""
+
+
+class Fault(click.ClickException):
+    """An expected failure: one sentence, the way out, and its exit code."""
+
+    def __init__(self, message: str, *, hint: str | None = None, code: int = FAILED) -> None:
+        super().__init__(f"{message}\n  → {hint}" if hint else message)
+        self.exit_code: int = code
+
+
+def fault_of(error: ProtocolError) -> Fault:
+    codes = {
+        ErrorCode.AGENT_UNAVAILABLE: UNAVAILABLE,
+        ErrorCode.BAD_ARGUMENTS: USAGE,
+        ErrorCode.BAD_MESSAGE: USAGE,
+        ErrorCode.UNKNOWN_FLOW: USAGE,
+        ErrorCode.NOT_FOUND: USAGE,
+    }
+    return Fault(error.message, hint=error.hint, code=codes.get(error.code, FAILED))
+
+
+def asynchronous(command: Callable[P, Coroutine[Any, Any, int | None]]) -> Callable[P, None]:
+    """Run an async command; its expected errors become one clear line and an exit code."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            code = asyncio.run(command(*args, **kwargs))
+        except ProtocolError as error:
+            raise fault_of(error) from error
+        except SettingsError as error:
+            raise Fault("\n".join(error.problems), code=USAGE) from error
+        except (Unreachable, StartFailed) as error:
+            raise Fault(str(error), hint="`podium doctor` looks for the cause") from error
+        except KeyboardInterrupt:
+            code = CANCELLED
+        sys.exit(code or 0)
+
+    return run
+
+
+def loaded(**flags: Any) -> Settings:
+    return settings.load(flags, os.environ)
+
+
+data_option = click.option("--data", metavar="DIR", help="Where everything is kept.")
+project_option = click.option(
+    "--project", metavar="PATH", default=".", help="The project; default: where you stand."
+)
+url_option = click.option(
+    "--url", metavar="URL", help="A podium server; its token comes from PODIUM_TOKEN."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Frames as JSON lines.")
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]}, epilog=EPILOG
+)
+@click.version_option(__version__, prog_name="podium")
+def main() -> None:
+    """Conduct read-only multi-agent flows on a local model, and watch them live.
+
+    \b
+    First time:      podium setup
+    Review a change: podium run "/code-review small"
+    In a browser:    podium serve --project .
+    """
+
+
+@main.command()
+@click.option("--host", help="Address to listen on [127.0.0.1].")
+@click.option("--port", type=int, help="Port to listen on; 0 takes a free one [8765].")
+@data_option
+@click.option("--project", "projects", metavar="PATH", multiple=True, help="Register a project.")
+@click.option("--with-parent", is_flag=True, hidden=True)
+@asynchronous
+async def serve(
+    host: str | None,
+    port: int | None,
+    data: str | None,
+    projects: tuple[str, ...],
+    *,
+    with_parent: bool,
+) -> int:
+    """Serve the socket, the REST routes and the page until Ctrl-C or SIGTERM.
+
+    DIR holds all that is ever written; each PATH becomes a project of the local user. The endpoint
+    comes from OPENAI_BASE_URL, OPENAI_MODEL and OPENAI_API_KEY, or from the settings file.
+    """
+    from server.serve import serve as serve_until_stopped
+
+    chosen = loaded(host=host, port=port, data=data)
+    return await serve_until_stopped(chosen, projects=projects, with_parent=with_parent)
+
+
+@main.command()
+@click.argument("command")
+@project_option
+@url_option
+@data_option
+@json_option
+@click.option("--key", help="Idempotency key: the same key is the same run.")
+@click.option("--fail-on", type=click.Choice(SEVERITIES), help="Exit 1 when a finding reaches it.")
+@click.option("--demo", is_flag=True, help="Use the scripted demo model (not a review).")
+@click.option("--demo-if-unconfigured", is_flag=True, help="The same, when no endpoint is set.")
+@click.option("--keep-serving", is_flag=True, help="Serve the page after the report, until Ctrl-C.")
+@asynchronous
+async def run(command: str, **options: Any) -> int:
+    """Run COMMAND, such as "/code-review small", and print its report.
+
+    \b
+    podium run "/code-review"
+    podium run '/code-review medium --base main src "error handling"'
+    podium run '/issue-triage "Login fails with a 500 since Monday"'
+
+    It uses the server that runs on this machine, or starts one for this run.
+    """
+    from server.running import RunOptions, run_command
+
+    chosen = loaded(data=options.pop("data"))
+    return await run_command(chosen, command, RunOptions(**options))
+
+
+@main.command()
+@click.argument("run_id")
+@url_option
+@data_option
+@json_option
+@asynchronous
+async def watch(run_id: str, url: str | None, data: str | None, *, as_json: bool) -> int:
+    """Follow RUN_ID from its first frame to its end."""
+    from server.running import follow
+
+    async with await connected(url, data) as client:
+        return await follow(client, run_id, as_json=as_json)
+
+
+@main.command()
+@click.argument("run_id")
+@url_option
+@data_option
+@asynchronous
+async def cancel(run_id: str, url: str | None, data: str | None) -> None:
+    """Stop RUN_ID: its agents are killed, and a partial report says what was not covered."""
+    async with await connected(url, data) as client:
+        await client.post(f"/api/runs/{run_id}/cancel")
+    click.echo("cancelling")
+
+
+@main.command()
+@click.argument("run_id")
+@url_option
+@data_option
+@asynchronous
+async def finish(run_id: str, url: str | None, data: str | None) -> None:
+    """End RUN_ID early with a report: what is queued is skipped, what runs may end."""
+    async with await connected(url, data) as client:
+        await client.post(f"/api/runs/{run_id}/finish")
+    click.echo("finishing")
+
+
+@main.command()
+@click.argument("run_id")
+@click.option("--format", "form", type=click.Choice(["md", "json"]), default="md")
+@url_option
+@data_option
+@asynchronous
+async def report(run_id: str, form: str, url: str | None, data: str | None) -> None:
+    """Print the report of RUN_ID."""
+    async with await connected(url, data) as client:
+        click.echo(clean(await client.text(f"/api/runs/{run_id}/report.{form}")))
+
+
+@main.command()
+@url_option
+@data_option
+@json_option
+@asynchronous
+async def runs(url: str | None, data: str | None, *, as_json: bool) -> None:
+    """List the newest runs."""
+    async with await connected(url, data) as client:
+        found = (await client.get("/api/runs"))["runs"]
+    for row in found:
+        if as_json:
+            click.echo(msgspec.json.encode(row))
+        else:
+            headline = (row["report"] or {}).get("headline", row["error"] or "")
+            click.echo(
+                f"{row['id']}  {row['created_at'][:19]}  {row['status']:<10} "
+                f"/{row['flow_name']} {row['band']}  {clean(headline)}"
+            )
+
+
+@main.command()
+@click.argument("name", required=False)
+@json_option
+def flows(name: str | None, *, as_json: bool) -> None:
+    """List the flows, or explain one."""
+    from flows import registry
+    from server.showing import print_flows
+
+    try:
+        print_flows(registry.load(), name, as_json=as_json)
+    except ProtocolError as error:
+        raise fault_of(error) from error
+
+
+@main.command()
+@click.argument("command")
+@project_option
+@url_option
+@data_option
+@json_option
+@asynchronous
+async def plan(command: str, **options: Any) -> int:
+    """Show the plan of COMMAND without running it: scope, agents, and who is left out and why."""
+    from server.running import plan_command
+
+    chosen = loaded(data=options.pop("data"))
+    return await plan_command(chosen, command, **options)
+
+
+@main.command()
+@click.option("--url", "base_url", help="The endpoint's base URL; default: look for local ones.")
+@click.option("--model", default="", help="The model to use; default: the endpoint's first.")
+@asynchronous
+async def setup(base_url: str | None, model: str) -> int:
+    """Install the pinned qwen, find a local model endpoint, try it, and write the settings."""
+    from server.setting_up import set_up
+
+    return await set_up(Console(), base_url=base_url, model=model)
+
+
+@main.command()
+@data_option
+@asynchronous
+async def doctor(data: str | None) -> int:
+    """Say what works, what is missing, and the command that mends it."""
+    from server.doctor import examine
+
+    return await examine(Console(), loaded(data=data))
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=8766, show_default=True)
+def demo(host: str, port: int) -> None:
+    """Serve the scripted demo model: it drives the real qwen, but it is no review."""
+    from server.demo.app import serve as serve_demo
+
+    asyncio.run(serve_demo(host, port))
+
+
+@main.command()
+def schema() -> None:
+    """Print the JSON Schema of every message and frame of the wire."""
+    from protocol.schema import wire_schema
+
+    click.echo(msgspec.json.format(msgspec.json.encode(wire_schema())))
+
+
+async def connected(url: str | None, data: str | None) -> Client:
+    """A client of the given server, or of the one that runs on this machine."""
+    from server.running import find_server
+
+    return await find_server(loaded(data=data), url)
+
+
+def project_root(path: str) -> Path:
+    """The git root that a path lies in, else the path itself."""
+    start = Path(path).resolve()
+    for folder in (start, *start.parents):
+        if (folder / ".git").exists():
+            return folder
+    return start

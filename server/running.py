@@ -1,0 +1,212 @@
+"""`podium run` and its kin: find or start a server, launch, follow, print the report."""
+
+import asyncio
+import os
+import signal
+import sys
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import msgspec
+from rich.console import Console
+
+from protocol.codec import encode_frame
+from protocol.commands import Launch
+from protocol.frames import FlowRunFinished, FlowRunReport
+from protocol.ids import ProjectId, RunId
+from protocol.plan import FlowPlan
+from protocol.report import Severity
+from protocol.resources import Project
+from server.cli import UNAVAILABLE, USAGE, Fault, project_root
+from server.client import Client
+from server.demo.process import DemoProcess
+from server.local import ServerFile, own_server, running_server
+from server.settings import Settings
+from server.terminal import (
+    EXIT_CODES,
+    FrameLines,
+    LiveTable,
+    PlainLines,
+    Watcher,
+    clean,
+    plan_lines,
+)
+
+
+class RunOptions(NamedTuple):
+    project: str
+    url: str | None
+    as_json: bool
+    key: str | None
+    fail_on: str | None
+    demo: bool
+    demo_if_unconfigured: bool
+    keep_serving: bool
+
+
+async def find_server(settings: Settings, url: str | None) -> Client:
+    """A client of the server at `url`, or of the one that runs on DIR."""
+    if url is not None:
+        if not settings.token:
+            raise Fault("--url needs a token", hint="set PODIUM_TOKEN", code=USAGE)
+        return Client(url, settings.token)
+    found = await running_server(settings.directory)
+    if found is None:
+        raise Fault(
+            f"no podium runs on {settings.directory}", hint="start one with `podium serve`"
+        )
+    return Client(found.url, found.token)
+
+
+async def run_command(settings: Settings, command: str, options: RunOptions) -> int:
+    """Launch a command, follow it to its end, print the report; returns the exit code."""
+    async with AsyncExitStack() as stack:
+        root = project_root(options.project)
+        client, place = await stack.enter_async_context(_server(settings, root, options))
+        project_id = await _register(client, root)
+        launch = Launch(
+            id="launch",
+            key=options.key or str(uuid.uuid4()),
+            project_id=project_id,
+            command=command,
+        )
+        run_id = await client.launch(launch)
+        if not options.as_json and place is not None:
+            click.echo(f"watch it at {page_address(place, run_id)}", err=True)
+        code = await _follow_or_cancel(client, run_id, as_json=options.as_json)
+        if not options.as_json:
+            click.echo()
+            click.echo(clean(await client.text(f"/api/runs/{run_id}/report.md")))
+        if options.fail_on and await _reaches(client, run_id, options.fail_on):
+            code = code or 1
+        if options.keep_serving and place is not None:
+            await _keep_serving(place, run_id)
+        return code
+
+
+async def plan_command(
+    settings: Settings, command: str, *, project: str, url: str | None, as_json: bool
+) -> int:
+    """Print the plan of a command."""
+    options = RunOptions(project, url, as_json, None, None, False, False, False)
+    root = project_root(project)
+    async with _server(settings, root, options) as (client, _):
+        body = {"project_id": await _register(client, root), "command": command}
+        answer = await client.post("/api/plans", body)
+    if as_json:
+        click.echo(msgspec.json.encode(answer))
+        return 0
+    plan = msgspec.convert(answer["plan"], FlowPlan)
+    for line in plan_lines(plan):
+        click.echo(clean(line))
+    for step in plan.steps:
+        click.echo(clean(f"  {step.id:<20} {step.title} ({len(step.files)} files)"))
+    return 0
+
+
+async def follow(client: Client, run_id: str, *, as_json: bool) -> int:
+    """Show a run's frames to its end; returns the exit code of its status."""
+    with _watcher(as_json=as_json) as watcher:
+        async for frame in client.follow(RunId(run_id)):
+            watcher.show(frame)
+            if isinstance(frame, FlowRunFinished):
+                return EXIT_CODES[frame.status]
+    return EXIT_CODES[frame.status] if isinstance(frame, FlowRunFinished) else 1
+
+
+def page_address(place: ServerFile, run_id: RunId) -> str:
+    """The page of a run; the token is in the fragment, which no server ever sees."""
+    return f"{place.url}/#token={place.token}&run={run_id}"
+
+
+def _watcher(*, as_json: bool) -> Watcher:
+    if as_json:
+        return FrameLines(encode_frame, click.echo)
+    console = Console(stderr=True)
+    return LiveTable(console) if console.is_terminal else PlainLines(console)
+
+
+async def _follow_or_cancel(client: Client, run_id: RunId, *, as_json: bool) -> int:
+    """Ctrl-C cancels the run and still waits for its end and its partial report."""
+    loop = asyncio.get_running_loop()
+    cancelling: set[asyncio.Task[None]] = set()
+
+    def interrupted() -> None:
+        task = asyncio.ensure_future(_cancel(client, run_id))
+        cancelling.add(task)
+        task.add_done_callback(cancelling.discard)
+
+    loop.add_signal_handler(signal.SIGINT, interrupted)
+    try:
+        return await follow(client, run_id, as_json=as_json)
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+
+
+async def _cancel(client: Client, run_id: RunId) -> None:
+    click.echo("stopping …", err=True)
+    with suppress(Exception):
+        await client.post(f"/api/runs/{run_id}/cancel")
+
+
+async def _reaches(client: Client, run_id: RunId, severity: str) -> bool:
+    """Whether the report has findings of this severity or above."""
+    report = await client.get(f"/api/runs/{run_id}/report.json")
+    order = [level.value for level in Severity]
+    wanted = order[: order.index(severity) + 1]
+    return any(report["counts"].get(level, 0) for level in wanted)
+
+
+async def _register(client: Client, root: Path) -> ProjectId:
+    project = msgspec.convert(await client.post("/api/projects", {"path": str(root)}), Project)
+    return project.id
+
+
+@asynccontextmanager
+async def _server(
+    settings: Settings, root: Path, options: RunOptions
+) -> AsyncIterator[tuple[Client, ServerFile | None]]:
+    """The server to use: the given one, the one that runs, or one started for this command."""
+    async with AsyncExitStack() as stack:
+        if options.url is not None:
+            client = await find_server(settings, options.url)
+            yield await stack.enter_async_context(client), None
+            return
+        place = await running_server(settings.directory)
+        if place is None:
+            environment = await _environment(settings, options, stack)
+            place = await stack.enter_async_context(
+                own_server(settings.directory, ["--project", str(root)], environment)
+            )
+        client = await stack.enter_async_context(Client(place.url, place.token))
+        yield client, place
+
+
+async def _environment(
+    settings: Settings, options: RunOptions, stack: AsyncExitStack
+) -> Mapping[str, str]:
+    """This process's environment, with the demo model as the endpoint where it was asked for."""
+    wanted = options.demo or (options.demo_if_unconfigured and settings.endpoint is None)
+    if not wanted:
+        return os.environ
+    demo = await stack.enter_async_context(DemoProcess())
+    click.echo("no model endpoint: using the scripted demo model, not a review", err=True)
+    return {
+        **os.environ,
+        "OPENAI_BASE_URL": demo.base_url,
+        "OPENAI_MODEL": "podium-demo",
+        "OPENAI_API_KEY": "demo",
+    }
+
+
+async def _keep_serving(place: ServerFile, run_id: RunId) -> None:
+    click.echo(f"\nserving {page_address(place, run_id)} until Ctrl-C", err=True)
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(name, stopped.set)
+    await stopped.wait()

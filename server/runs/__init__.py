@@ -1,0 +1,1 @@
+"""Runs: launching them, conducting their steps, sharing the endpoint's slots."""

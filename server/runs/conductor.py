@@ -1,0 +1,330 @@
+"""One live run: decide with the pure engine, act, record, decide again.
+
+The conductor owns every task of its run. What it knows is what the store holds, so a new conductor
+goes on where the last one was, whatever ended that one.
+"""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import assert_never
+
+from flows import engine, results
+from flows.briefing import Repair
+from flows.facts import Facts, StepFact
+from flows.results import Accepted
+from protocol.ids import StepId
+from protocol.plan import PlannedStep
+from protocol.states import RunStatus, StepStatus
+from server.logs import logger
+from server.ports import (
+    AgentFailure,
+    AgentFrame,
+    AgentResult,
+    AttemptRef,
+    RunRecord,
+    StepChange,
+)
+from server.runs import attempt, tell
+from server.runs.closing import close_run
+from server.runs.rooms import Rooms, to_the_end
+
+log = logger(__name__)
+
+BACK_OFF_BASE = 2.0
+BACK_OFF_CAP = 60.0
+
+
+class Conductor:
+    """Conducts one run from what is stored of it to its end."""
+
+    def __init__(self, record: RunRecord, facts: Facts, rooms: Rooms) -> None:
+        self._run_id = record.run.id
+        self._record = record
+        self._plan = record.plan
+        self._facts = facts
+        self._rooms = rooms
+        self._steps = {step.id: step for step in record.plan.steps}
+        self._wake = asyncio.Event()
+        self._working: dict[StepId, asyncio.Task[None]] = {}
+        self._repairs: dict[StepId, Repair] = {}
+        self._parallel = asyncio.Semaphore(record.plan.caps.parallel)
+        self._ended = False
+
+    async def conduct(self) -> None:
+        """Go on until the run has ended. Cancelled, it parks what is running for the next start."""
+        try:
+            await self._resume()
+            async with asyncio.TaskGroup() as group:
+                while not self._ended:
+                    self._wake.clear()
+                    await self._act(group)
+                    if not self._ended:
+                        await self._wake.wait()
+        except asyncio.CancelledError:
+            await to_the_end(self._park())
+            raise
+
+    def cancel(self, step_id: StepId | None) -> None:
+        """Stop the run (its cancelling is recorded already) or one step."""
+        self._note(engine.CancelRequested(step_id=step_id))
+
+    def finish(self) -> None:
+        """End early with a report (recorded already)."""
+        self._note(engine.FinishRequested())
+
+    def knows(self, step_id: StepId) -> bool:
+        return step_id in self._steps
+
+    # --- deciding -------------------------------------------------------------------------------
+
+    def _note(self, event: engine.Event) -> None:
+        self._facts = engine.apply(self._plan, self._facts, event)
+        self._wake.set()
+
+    async def _act(self, group: asyncio.TaskGroup) -> None:
+        """Perform decisions until none is left to perform now."""
+        while actions := engine.decide(self._plan, self._facts):
+            self._stop_all(actions)
+            for action in actions:
+                match action:
+                    case engine.StartAgent():
+                        await self._start(group, self._steps[action.step_id])
+                    case engine.Compute():
+                        await self._compute(self._steps[action.step_id])
+                    case engine.Skip():
+                        await self._skip(self._steps[action.step_id], action.reason)
+                    case engine.CancelStep():
+                        await self._cancel_step(self._steps[action.step_id])
+                    case engine.End():
+                        await self._end(action.status, action.reason)
+                        return
+                    case _:
+                        assert_never(action)
+
+    # --- beginning and parking ------------------------------------------------------------------
+
+    async def _resume(self) -> None:
+        """Put what an earlier conductor left running back into the queue."""
+        if self._record.run.status is RunStatus.QUEUED:
+            frames = tell.run_status(self._run_id, RunStatus.RUNNING)
+            await self._rooms.record(
+                lambda: self._rooms.store.change_run(self._run_id, RunStatus.RUNNING, frames)
+            )
+        left = {id: fact.status for id, fact in self._facts.steps.items()}
+        self._note(engine.Restarted())
+        for step_id, status in left.items():
+            if status is StepStatus.RUNNING:
+                await self._put_back(step_id, reason="server_restarted", crashed=True)
+
+    async def _park(self) -> None:
+        """At a stop of the server: running steps wait for the next start, uncounted."""
+        for step_id, fact in self._facts.steps.items():
+            if fact.status is StepStatus.RUNNING and not self._ended:
+                await self._put_back(step_id, reason="server_stopped", crashed=False)
+
+    async def _put_back(self, step_id: StepId, *, reason: str, crashed: bool) -> None:
+        fact = self._facts.steps[step_id]
+        given_up = crashed and fact.status is StepStatus.FAILED
+        status = StepStatus.FAILED if given_up else StepStatus.QUEUED
+        reason = fact.reason or reason if given_up else reason
+        ref = self._ref(step_id)
+        frames = tell.step_status(ref, self._steps[step_id], status, reason=reason)
+        change = StepChange(status=status, reason=reason, crashed=crashed)
+        await self._rooms.record(lambda: self._rooms.store.change_step(ref, change, frames))
+
+    def _ref(self, step_id: StepId) -> AttemptRef:
+        return AttemptRef(self._run_id, step_id, self._facts.steps[step_id].attempt)
+
+    # --- agents ---------------------------------------------------------------------------------
+
+    async def _start(self, group: asyncio.TaskGroup, step: PlannedStep) -> None:
+        ending = self._working.get(step.id)
+        if ending is not None:
+            await asyncio.wait([ending])
+        await self._queue(step)
+        self._working[step.id] = group.create_task(self._work(step), name=f"step {step.id}")
+
+    async def _queue(self, step: PlannedStep) -> None:
+        """Record that the step waits; a step that is put back waits already."""
+        fact = self._facts.steps[step.id]
+        ref = self._ref(step.id)
+        ahead = self._rooms.slots.ahead()
+        if fact.attempt == 0 and not fact.crashes:
+            reason = "waiting_for_slot" if ahead else None
+            message = f"{ahead} ahead at {self._plan.endpoint.host}" if ahead else None
+            frames = tell.step_status(
+                ref, step, StepStatus.QUEUED, reason=reason, message=message
+            )
+            change = StepChange(status=StepStatus.QUEUED, reason=reason)
+            await self._rooms.record(lambda: self._rooms.store.change_step(ref, change, frames))
+        self._note(engine.StepQueued(step_id=step.id))
+
+    async def _work(self, step: PlannedStep) -> None:
+        """One attempt, from the queue to its recorded end."""
+        try:
+            await self._back_off(self._facts.steps[step.id])
+            async with self._parallel, self._rooms.slots.held(self._record.user_id):
+                session_id = self._rooms.ids.uuid()
+                await to_the_end(self._open(step, session_id))
+                result = await self._run_agent(step, session_id)
+            await to_the_end(self._settle(step, result))
+        finally:
+            del self._working[step.id]
+            self._wake.set()
+
+    async def _run_agent(self, step: PlannedStep, session_id: str) -> AgentResult:
+        ref = self._ref(step.id)
+
+        async def emit(frames: Sequence[AgentFrame]) -> None:
+            await self._rooms.store.append(ref, frames)
+
+        try:
+            return await attempt.run_agent(
+                self._rooms,
+                self._record,
+                step,
+                ref=ref,
+                session_id=session_id,
+                facts=self._facts,
+                repair=self._repairs.pop(step.id, None),
+                emit=emit,
+            )
+        except Exception:
+            # A defect of ours must not take the other steps with it: it fails this one, by name.
+            log.exception("attempt_broke", run_id=self._run_id, step_id=step.id)
+            return attempt.not_run(_internal())
+
+    async def _back_off(self, fact: StepFact) -> None:
+        """Full jitter before a repeated attempt, so that agents do not return in step."""
+        if fact.retries:
+            most = min(BACK_OFF_CAP, BACK_OFF_BASE * 2**fact.retries)
+            await self._rooms.clock.sleep(random.uniform(0, most))  # noqa: S311 - no secret
+
+    async def _open(self, step: PlannedStep, session_id: str | None) -> None:
+        """Record the next attempt as running."""
+        ref = self._ref(step.id)
+        upcoming = AttemptRef(ref.run_id, ref.step_id, ref.attempt + 1)
+        frames = tell.step_status(upcoming, step, StepStatus.RUNNING, session_id=session_id)
+        opened = await self._rooms.record(
+            lambda: self._rooms.store.start_attempt(
+                ref, task_id=self._rooms.ids.uuid(), session_id=session_id, frames=frames
+            )
+        )
+        self._note(engine.StepStarted(step_id=step.id, attempt=opened.attempt))
+
+    async def _settle(self, step: PlannedStep, result: AgentResult) -> None:
+        """Judge an attempt and record what becomes of its step."""
+        try:
+            outcome = await attempt.judge(
+                self._rooms, self._record, step, result=result, facts=self._facts
+            )
+        except Exception:
+            log.exception("judgement_broke", run_id=self._run_id, step_id=step.id)
+            outcome = _internal()
+        if isinstance(outcome, Accepted):
+            await self._delivered(step, outcome, result)
+        else:
+            await self._failed(step, outcome, result)
+
+    async def _delivered(
+        self, step: PlannedStep, accepted: Accepted, result: AgentResult | None
+    ) -> None:
+        ref = self._ref(step.id)
+        frames = tell.attempt_end(
+            ref, step, StepStatus.COMPLETED, result=result, findings=accepted.findings
+        )
+        change = StepChange(
+            status=StepStatus.COMPLETED,
+            output=accepted.output,
+            exit_code=result.exit_code if result else None,
+            usage=result.usage if result else None,
+            receipt=result.receipt if result else None,
+            denied_tools=result.denied_tools if result else 0,
+        )
+        await self._rooms.record(lambda: self._rooms.store.change_step(ref, change, frames))
+        self._note(engine.StepDelivered(step_id=step.id, output=accepted.output))
+
+    async def _failed(
+        self, step: PlannedStep, failure: AgentFailure, result: AgentResult | None
+    ) -> None:
+        ref = self._ref(step.id)
+        event = engine.StepFailed(
+            step_id=step.id,
+            reason=failure.reason,
+            retryable=failure.retryable,
+            repairable=failure.repairable,
+        )
+        before = self._facts.steps[step.id]
+        after = engine.apply(self._plan, self._facts, event).steps[step.id]
+        again = after.status is not StepStatus.FAILED
+        status = StepStatus.QUEUED if again else StepStatus.FAILED
+        frames = tell.attempt_end(
+            ref, step, status, result=result, reason=failure.reason, message=failure.message
+        )
+        change = StepChange(
+            status=status,
+            reason=failure.reason,
+            error=failure.message,
+            exit_code=result.exit_code if result else None,
+            usage=result.usage if result else None,
+            receipt=result.receipt if result else None,
+            retried=after.retries > before.retries,
+            repairing=after.repairs > before.repairs,
+            denied_tools=result.denied_tools if result else 0,
+        )
+        await self._rooms.record(lambda: self._rooms.store.change_step(ref, change, frames))
+        if change.repairing and result is not None:
+            self._repairs[step.id] = Repair(text=result.text, error=failure.message)
+        self._note(event)
+
+    # --- the other actions ----------------------------------------------------------------------
+
+    async def _compute(self, step: PlannedStep) -> None:
+        """A code step: pure, in a thread, because it reads the pinned tree."""
+        await self._open(step, None)
+        view = self._rooms.trees.view(self._plan.tree.id)
+        try:
+            accepted = await asyncio.to_thread(
+                results.compute, self._plan, step, self._facts, view
+            )
+        except Exception:
+            log.exception("code_step_broke", run_id=self._run_id, step_id=step.id)
+            await self._failed(step, _internal(), None)
+        else:
+            await self._delivered(step, accepted, None)
+
+    async def _skip(self, step: PlannedStep, reason: str) -> None:
+        await self._drop(step, StepStatus.SKIPPED, reason)
+        self._note(engine.StepSkipped(step_id=step.id, reason=reason))
+
+    def _stop_all(self, actions: list[engine.Action]) -> None:
+        """Begin all kills at once; they are waited for one by one."""
+        for action in actions:
+            if isinstance(action, engine.CancelStep) and action.step_id in self._working:
+                self._working[action.step_id].cancel()
+
+    async def _cancel_step(self, step: PlannedStep) -> None:
+        """Kill the step's attempt, if any, and record the end unless it settled first."""
+        task = self._working.get(step.id)
+        if task is not None:
+            await asyncio.wait([task])
+        if not self._facts.steps[step.id].status.terminal:
+            await self._drop(step, StepStatus.CANCELLED, "cancelled")
+            self._note(engine.StepCancelled(step_id=step.id))
+
+    async def _drop(self, step: PlannedStep, status: StepStatus, reason: str) -> None:
+        ref = self._ref(step.id)
+        frames = tell.step_status(ref, step, status, reason=reason)
+        change = StepChange(status=status, reason=reason)
+        await self._rooms.record(lambda: self._rooms.store.change_step(ref, change, frames))
+
+    async def _end(self, status: RunStatus, reason: str | None) -> None:
+        await close_run(self._rooms, self._record, self._facts, status=status, reason=reason)
+        self._ended = True
+
+
+def _internal() -> AgentFailure:
+    return AgentFailure(
+        reason="internal", message="podium failed at this step; the server's log says where"
+    )

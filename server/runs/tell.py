@@ -1,0 +1,146 @@
+"""The frames that tell of a change: values in, frames out."""
+
+from collections.abc import Sequence
+
+from flows.facts import Facts
+from protocol.frames import (
+    FlowRunFinding,
+    FlowRunFinished,
+    FlowRunReport,
+    FlowRunStatus,
+    FlowRunStepReceipt,
+    FlowRunStepStatus,
+    StoredFrame,
+)
+from protocol.ids import RunId
+from protocol.plan import PlannedStep
+from protocol.report import Finding, Report
+from protocol.resources import ReportRef, Totals, Usage
+from protocol.states import RunStatus, StepStatus
+from server.ports import AgentResult, AttemptRecord, AttemptRef
+
+
+def run_status(
+    run_id: RunId, status: RunStatus, *, reason: str | None = None
+) -> list[StoredFrame]:
+    return [FlowRunStatus(run_id=run_id, status=status, reason=reason)]
+
+
+def step_status(
+    ref: AttemptRef,
+    step: PlannedStep,
+    status: StepStatus,
+    *,
+    reason: str | None = None,
+    message: str | None = None,
+    session_id: str | None = None,
+) -> list[StoredFrame]:
+    return [
+        FlowRunStepStatus(
+            run_id=ref.run_id,
+            step_id=ref.step_id,
+            attempt=ref.attempt,
+            status=status,
+            agent=step.role,
+            reason=reason,
+            message=message,
+            session_id=session_id,
+        )
+    ]
+
+
+def attempt_end(
+    ref: AttemptRef,
+    step: PlannedStep,
+    status: StepStatus,
+    *,
+    result: AgentResult | None,
+    findings: Sequence[Finding] = (),
+    reason: str | None = None,
+    message: str | None = None,
+) -> list[StoredFrame]:
+    """An attempt's receipt, its findings, and the status that it leaves the step in."""
+    frames: list[StoredFrame] = []
+    if result is not None and result.receipt is not None:
+        frames.append(
+            FlowRunStepReceipt(
+                run_id=ref.run_id,
+                step_id=ref.step_id,
+                attempt=ref.attempt,
+                receipt=result.receipt,
+            )
+        )
+    frames += [
+        FlowRunFinding(
+            run_id=ref.run_id, step_id=ref.step_id, attempt=ref.attempt, finding=finding
+        )
+        for finding in findings
+    ]
+    frames.append(
+        FlowRunStepStatus(
+            run_id=ref.run_id,
+            step_id=ref.step_id,
+            attempt=ref.attempt,
+            status=status,
+            agent=step.role,
+            reason=reason,
+            message=message,
+            exit_code=result.exit_code if result else None,
+            usage=result.usage if result else None,
+        )
+    )
+    return frames
+
+
+def run_end(
+    run_id: RunId,
+    status: RunStatus,
+    *,
+    report: Report,
+    ref: ReportRef,
+    totals: Totals,
+    reason: str | None,
+) -> list[StoredFrame]:
+    """The report and the end: the last frames of a run."""
+    return [
+        FlowRunReport(
+            run_id=run_id,
+            revision=ref.revision,
+            complete=ref.complete,
+            coverage=report.coverage,
+            headline=ref.headline,
+            counts=ref.counts,
+            summary_md=ref.summary_md,
+            url=ref.url,
+        ),
+        FlowRunStatus(run_id=run_id, status=status, reason=reason),
+        FlowRunFinished(run_id=run_id, status=status, totals=totals, reason=reason),
+    ]
+
+
+def totals(
+    facts: Facts, attempts: Sequence[AttemptRecord], report: Report, *, seconds: float
+) -> Totals:
+    """What a run came to."""
+    statuses = [fact.status for fact in facts.steps.values()]
+    used = [attempt.usage for attempt in attempts if attempt.usage is not None]
+    return Totals(
+        steps=len(statuses),
+        completed=statuses.count(StepStatus.COMPLETED),
+        failed=statuses.count(StepStatus.FAILED),
+        skipped=statuses.count(StepStatus.SKIPPED),
+        cancelled=statuses.count(StepStatus.CANCELLED),
+        attempts=len(attempts),
+        usage=Usage(
+            input_tokens=sum(usage.input_tokens for usage in used),
+            output_tokens=sum(usage.output_tokens for usage in used),
+            cached_tokens=sum(usage.cached_tokens for usage in used),
+            requests=sum(usage.requests for usage in used),
+        ),
+        seconds=round(seconds, 3),
+        findings=sum(report.counts.values()),
+        citations_verified=report.citations.verified
+        + report.citations.moved
+        + report.citations.ambiguous,
+        citations_total=report.citations.total,
+    )

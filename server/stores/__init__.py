@@ -1,0 +1,1 @@
+"""Stores: what is durable. One port, the same semantics in every backend."""

@@ -1,0 +1,616 @@
+"""The store in one SQLite file: one write connection behind the group commit, one for reads."""
+
+import asyncio
+import sqlite3
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import aiosqlite
+
+from flows.facts import Facts, StepFact
+from protocol.frames import (
+    FlowRunCreated,
+    FlowRunPlanned,
+    FlowRunStepStatus,
+    StoredFrame,
+)
+from protocol.ids import Gen, PlanId, ProjectId, RunId, Seq, StepId, UserId
+from protocol.plan import FlowPlan, PlannedStep
+from protocol.resources import Project, ReportRef, Run, Step
+from protocol.states import RunStatus, StepStatus, move_run, move_step
+from server.ports import (
+    AttemptRecord,
+    AttemptRef,
+    Clock,
+    Fenced,
+    KeyConflict,
+    Launched,
+    LogEntry,
+    LogHead,
+    NewRun,
+    NotStored,
+    RunRecord,
+    StepChange,
+    StoreUnavailable,
+)
+from server.stores import migrate, pages, rows
+from server.stores.writer import Tick, Writer
+
+FILE = "podium.db"
+READ_BYTES = 256 * 1024
+
+
+class SqliteStore:
+    """Keeps the promises of `ports.Store`. Use it as an async context manager."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        clock: Clock,
+        committed: Callable[[Sequence[LogEntry]], None],
+        boot_id: str,
+        tick: float = 0.025,
+    ) -> None:
+        self._directory = directory
+        self._path = directory / FILE
+        self._clock = clock
+        self._committed = committed
+        self._boot_id = boot_id
+        self._tick = tick
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        try:
+            held = await asyncio.to_thread(self._prepare)
+            self._stack.callback(held.close)
+            db = await self._stack.enter_async_context(
+                aiosqlite.connect(self._path, isolation_level=None)
+            )
+            await db.execute("PRAGMA synchronous=NORMAL")
+            await db.execute("PRAGMA foreign_keys=ON")
+            self._reader = await self._stack.enter_async_context(
+                aiosqlite.connect(f"file:{self._path}?mode=ro", uri=True, isolation_level=None)
+            )
+            self._reader.row_factory = sqlite3.Row
+        except (sqlite3.Error, OSError) as error:
+            await self._stack.aclose()
+            raise StoreUnavailable(f"{self._path} cannot be used: {error}") from error
+        self._writer = Writer(
+            db, clock=self._clock, committed=self._committed, tick=self._tick
+        )
+        self._writer.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            await self._writer.stop()
+            await asyncio.to_thread(migrate.record_clean_stop, self._path)
+        finally:
+            await self._stack.aclose()
+
+    def _prepare(self) -> IO[str]:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        held = migrate.lock(self._directory)
+        try:
+            migrate.prepare(self._path, boot_id=self._boot_id)
+        except BaseException:
+            held.close()
+            raise
+        return held
+
+    # --- launching ------------------------------------------------------------------------------
+
+    async def launch(self, new: NewRun) -> Launched:
+        async def write(tick: Tick) -> Launched:
+            earlier = await self._by_key(tick.db, new.user_id, new.key, new.body_hash)
+            if earlier is not None:
+                return Launched(earlier, created=False)
+            await tick.db.execute(
+                "INSERT INTO flow_runs (id, project_id, user_id, launch_key, body_hash, command,"
+                " parent_run_id, flow_name, band, model, status, input, plan, patches, created_at,"
+                " updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                _run_values(new),
+            )
+            await tick.db.execute(
+                "INSERT INTO flow_generations VALUES (?, 1, 0)", (new.run.id,)
+            )
+            await tick.db.executemany(
+                "INSERT INTO flow_steps (id, run_id, step_id, kind, agent, status, reused, input,"
+                " output, denied_tools, created_at, updated_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [_step_values(new, step, tick.at) for step in new.plan.steps],
+            )
+            tick.add(_first_frames(new))
+            return Launched(new.run, created=True)
+
+        return await self._writer.do(write, state=True)
+
+    async def launched(self, user_id: UserId, key: str, body_hash: str) -> Run | None:
+        return await self._by_key(self._reader, user_id, key, body_hash)
+
+    async def _by_key(
+        self, db: aiosqlite.Connection, user_id: UserId, key: str | None, body_hash: str
+    ) -> Run | None:
+        """The run of an idempotency key; raises KeyConflict on another body."""
+        if key is None:
+            return None
+        found = await (
+            await db.execute(
+                "SELECT id, body_hash FROM flow_runs WHERE user_id = ? AND launch_key = ?",
+                (user_id, key),
+            )
+        ).fetchone()
+        if found is None:
+            return None
+        if found[1] != body_hash:
+            raise KeyConflict(key)
+        cursor = await db.execute(
+            f"SELECT {rows.RUN_COLUMNS} FROM flow_runs WHERE id = ?", (found[0],)  # noqa: S608
+        )
+        cursor.row_factory = sqlite3.Row
+        row = await cursor.fetchone()
+        return rows.run(_known(row, RunId(found[0])))
+
+    # --- steps ----------------------------------------------------------------------------------
+
+    async def start_attempt(
+        self,
+        ref: AttemptRef,
+        *,
+        task_id: str,
+        session_id: str | None,
+        frames: Sequence[StoredFrame],
+    ) -> AttemptRef:
+        async def write(tick: Tick) -> AttemptRef:
+            move_step(await _fence(tick.db, ref), StepStatus.RUNNING)
+            attempt = ref.attempt + 1
+            await tick.db.execute(
+                "UPDATE flow_steps SET status = 'running', attempt = ?, reason = NULL,"
+                " error = NULL, task_id = ?, session_id = ?, updated_at = ?"
+                " WHERE run_id = ? AND step_id = ?",
+                (attempt, task_id, session_id, tick.at, ref.run_id, ref.step_id),
+            )
+            await tick.db.execute(
+                "INSERT INTO flow_attempts (run_id, step_id, attempt, task_id, session_id,"
+                " started_at) VALUES (?, ?, ?, ?, ?, ?)",
+                (ref.run_id, ref.step_id, attempt, task_id, session_id, tick.at),
+            )
+            tick.add(frames)
+            return AttemptRef(ref.run_id, ref.step_id, attempt)
+
+        return await self._writer.do(write, state=True)
+
+    async def change_step(
+        self, ref: AttemptRef, change: StepChange, frames: Sequence[StoredFrame]
+    ) -> None:
+        async def write(tick: Tick) -> None:
+            before = await _fence(tick.db, ref)
+            move_step(before, change.status)
+            await tick.db.execute(
+                "UPDATE flow_steps SET status = ?, reason = ?, error = ?, output = ?,"
+                " retries = retries + ?, repairs = repairs + ?, crashes = crashes + ?,"
+                " denied_tools = ?, updated_at = ? WHERE run_id = ? AND step_id = ?",
+                (
+                    change.status,
+                    change.reason,
+                    change.error,
+                    rows.blob(change.output),
+                    change.retried,
+                    change.repairing,
+                    change.crashed,
+                    change.denied_tools,
+                    tick.at,
+                    ref.run_id,
+                    ref.step_id,
+                ),
+            )
+            if before is StepStatus.RUNNING:
+                await _end_attempt(tick, ref, change)
+            tick.add(frames)
+
+        await self._writer.do(write, state=True)
+
+    async def append(self, ref: AttemptRef, frames: Sequence[StoredFrame]) -> None:
+        async def write(tick: Tick) -> None:
+            if await _fence(tick.db, ref) is not StepStatus.RUNNING:
+                raise Fenced(f"attempt {ref.attempt} of {ref.step_id} does not run")
+            tick.add(frames)
+
+        await self._writer.do(write, state=False)
+
+    # --- runs -----------------------------------------------------------------------------------
+
+    async def change_run(
+        self, run_id: RunId, status: RunStatus, frames: Sequence[StoredFrame]
+    ) -> bool:
+        async def write(tick: Tick) -> bool:
+            current = await _run_status(tick.db, run_id)
+            if current.terminal or current is status:
+                return False
+            move_run(current, status)
+            await tick.db.execute(
+                "UPDATE flow_runs SET status = ?, updated_at = ? WHERE id = ?",
+                (status, tick.at, run_id),
+            )
+            tick.add(frames)
+            return True
+
+        return await self._writer.do(write, state=True)
+
+    async def request_finish(self, run_id: RunId, frames: Sequence[StoredFrame]) -> bool:
+        async def write(tick: Tick) -> bool:
+            changed = await tick.db.execute(
+                "UPDATE flow_runs SET finishing = 1, updated_at = ?"
+                " WHERE id = ? AND finishing = 0 AND status IN ('queued', 'running')",
+                (tick.at, run_id),
+            )
+            if changed.rowcount == 0:
+                return False
+            tick.add(frames)
+            return True
+
+        return await self._writer.do(write, state=True)
+
+    async def finish_run(
+        self,
+        run_id: RunId,
+        status: RunStatus,
+        *,
+        report: ReportRef | None,
+        report_json: bytes | None,
+        error: str | None,
+        frames: Sequence[StoredFrame],
+    ) -> bool:
+        async def write(tick: Tick) -> bool:
+            current = await _run_status(tick.db, run_id)
+            if current.terminal:
+                return False
+            move_run(current, status)
+            await tick.db.execute(
+                "UPDATE flow_runs SET status = ?, report = ?, error = ?, updated_at = ?"
+                " WHERE id = ?",
+                (status, rows.blob(report), error, tick.at, run_id),
+            )
+            if report_json is not None:
+                await tick.db.execute(
+                    "INSERT OR REPLACE INTO flow_reports VALUES (?, ?)", (run_id, report_json)
+                )
+            tick.add(frames)
+            return True
+
+        return await self._writer.do(write, state=True)
+
+    # --- reading --------------------------------------------------------------------------------
+
+    async def get(self, run_id: RunId) -> RunRecord | None:
+        row = await self._one("SELECT * FROM flow_runs WHERE id = ?", run_id)
+        return rows.run_record(row) if row else None
+
+    async def runs(
+        self, *, project_id: ProjectId | None, before: RunId | None, limit: int
+    ) -> list[Run]:
+        wanted: list[str] = ["1 = 1"]
+        values: list[object] = []
+        if project_id is not None:
+            wanted.append("project_id = ?")
+            values.append(project_id)
+        if before is not None:
+            wanted.append("number < (SELECT number FROM flow_runs WHERE id = ?)")
+            values.append(before)
+        found = await self._all(
+            f"SELECT {rows.RUN_COLUMNS} FROM flow_runs"  # noqa: S608 - fixed words only
+            f" WHERE {' AND '.join(wanted)} ORDER BY number DESC LIMIT ?",
+            *values,
+            limit,
+        )
+        return [rows.run(row) for row in found]
+
+    async def steps(self, run_id: RunId) -> list[Step]:
+        found = await self._all(
+            "SELECT * FROM flow_steps WHERE run_id = ? ORDER BY number", run_id
+        )
+        return [rows.step(row) for row in found]
+
+    async def facts(self, run_id: RunId) -> Facts:
+        record = _known(
+            await self._one("SELECT status, finishing FROM flow_runs WHERE id = ?", run_id), run_id
+        )
+        found = await self._all(
+            "SELECT * FROM flow_steps WHERE run_id = ? ORDER BY number", run_id
+        )
+        return Facts(
+            steps={StepId(row["step_id"]): rows.fact(row) for row in found},
+            cancelling=record["status"] == RunStatus.CANCELLING,
+            finishing=bool(record["finishing"]),
+        )
+
+    async def patches(self, run_id: RunId) -> dict[str, str]:
+        row = await self._one("SELECT patches FROM flow_runs WHERE id = ?", run_id)
+        return rows.patches(_known(row, run_id)["patches"])
+
+    async def attempts(self, run_id: RunId) -> list[AttemptRecord]:
+        found = await self._all(
+            "SELECT * FROM flow_attempts WHERE run_id = ? ORDER BY started_at, step_id, attempt",
+            run_id,
+        )
+        return [rows.attempt(row) for row in found]
+
+    async def unfinished(self) -> list[RunId]:
+        found = await self._all(
+            "SELECT id FROM flow_runs WHERE status IN ('queued', 'running', 'cancelling')"
+            " ORDER BY number"
+        )
+        return [RunId(row["id"]) for row in found]
+
+    async def report(self, run_id: RunId) -> bytes | None:
+        row = await self._one("SELECT report FROM flow_reports WHERE run_id = ?", run_id)
+        return row["report"] if row else None
+
+    async def log(self, run_id: RunId) -> LogHead | None:
+        row = await self._one(
+            "SELECT gen, head, outline_head, floor FROM flow_runs WHERE id = ?", run_id
+        )
+        if row is None:
+            return None
+        bases = await self._all(
+            "SELECT gen, base FROM flow_generations WHERE run_id = ? ORDER BY gen", run_id
+        )
+        return LogHead(
+            gen=Gen(row["gen"]),
+            head=Seq(row["head"]),
+            outline_head=Seq(row["outline_head"]),
+            floor=Seq(row["floor"]),
+            bases=[(Gen(base["gen"]), Seq(base["base"])) for base in bases],
+        )
+
+    async def read(
+        self, run_id: RunId, *, after: Seq, limit: int, outline: bool = False
+    ) -> list[LogEntry]:
+        live = await self._all(
+            "SELECT seq, outline, data FROM flow_frames"
+            " WHERE run_id = ? AND seq > ? AND outline >= ? ORDER BY seq LIMIT ?",
+            run_id,
+            after,
+            outline,
+            limit,
+        )
+        entries = [
+            LogEntry(run_id, Seq(row["seq"]), row["data"], bool(row["outline"])) for row in live
+        ]
+        if not entries or entries[0].seq > after + 1:
+            folded = await self._folded(run_id, after=after, limit=limit, outline=outline)
+            entries = (folded + entries)[:limit]
+        return pages.within(entries, READ_BYTES)
+
+    async def _folded(
+        self, run_id: RunId, *, after: Seq, limit: int, outline: bool
+    ) -> list[LogEntry]:
+        entries: list[LogEntry] = []
+        last = after
+        while len(entries) < limit:
+            row = await self._one(
+                "SELECT first, last, data FROM flow_frame_pages"
+                " WHERE run_id = ? AND last > ? ORDER BY first LIMIT 1",
+                run_id,
+                last,
+            )
+            if row is None:
+                break
+            page = await asyncio.to_thread(pages.inflate, run_id, row["first"], row["data"])
+            entries += [it for it in page if it.seq > after and it.outline >= outline]
+            last = row["last"]
+        return entries[:limit]
+
+    # --- folding and expiry ---------------------------------------------------------------------
+
+    async def fold(self) -> bool:
+        """Fold the frames of one ended run into compressed pages of the original bytes; False
+        when there is none left to fold."""
+        row = await self._one(
+            "SELECT id FROM flow_runs WHERE folded = 0"
+            " AND status NOT IN ('queued', 'running', 'cancelling') ORDER BY number LIMIT 1"
+        )
+        if row is None:
+            return False
+        run_id = RunId(row["id"])
+        found = await self._all(
+            "SELECT seq, outline, data FROM flow_frames WHERE run_id = ? ORDER BY seq", run_id
+        )
+        entries = [
+            LogEntry(run_id, Seq(it["seq"]), it["data"], bool(it["outline"])) for it in found
+        ]
+        folded = await asyncio.to_thread(pages.fold, entries)
+
+        async def write(tick: Tick) -> None:
+            await tick.db.executemany(
+                "INSERT INTO flow_frame_pages VALUES (?, ?, ?, ?)",
+                [(run_id, page.first, page.last, page.data) for page in folded],
+            )
+            await tick.db.execute("DELETE FROM flow_frames WHERE run_id = ?", (run_id,))
+            await tick.db.execute("UPDATE flow_runs SET folded = 1 WHERE id = ?", (run_id,))
+
+        await self._writer.do(write, state=True)
+        return True
+
+    async def expire(self, before: str) -> int:
+        """Delete the folded frames of runs that ended before a time; returns how many runs."""
+        found = await self._all(
+            "SELECT id FROM flow_runs WHERE folded = 1 AND floor < head AND updated_at < ?", before
+        )
+
+        async def write(tick: Tick) -> None:
+            for row in found:
+                await tick.db.execute(
+                    "DELETE FROM flow_frame_pages WHERE run_id = ?", (row["id"],)
+                )
+                await tick.db.execute(
+                    "UPDATE flow_runs SET floor = head WHERE id = ?", (row["id"],)
+                )
+
+        if found:
+            await self._writer.do(write, state=True)
+        return len(found)
+
+    # --- projects and plans ---------------------------------------------------------------------
+
+    async def add_project(self, path: Path, name: str) -> Project:
+        async def write(tick: Tick) -> None:
+            await tick.db.execute(
+                "INSERT INTO projects VALUES (?, ?, ?, ?) ON CONFLICT (path) DO NOTHING",
+                (str(uuid.uuid4()), str(path), name, tick.at),
+            )
+
+        await self._writer.do(write, state=True)
+        row = await self._one("SELECT * FROM projects WHERE path = ?", str(path))
+        return rows.project(_known(row, RunId("")))
+
+    async def projects(self) -> list[Project]:
+        found = await self._all("SELECT * FROM projects ORDER BY created_at, id")
+        return [rows.project(row) for row in found]
+
+    async def project(self, project_id: ProjectId) -> Project | None:
+        row = await self._one("SELECT * FROM projects WHERE id = ?", project_id)
+        return rows.project(row) if row else None
+
+    async def save_plan(self, plan: FlowPlan, patches: Mapping[str, str]) -> None:
+        async def write(tick: Tick) -> None:
+            await tick.db.execute(
+                "INSERT OR REPLACE INTO flow_plans VALUES (?, ?, ?, ?)",
+                (plan.plan_id, rows.packed(plan), rows.packed(patches), tick.at),
+            )
+
+        await self._writer.do(write, state=True)
+
+    async def plan(self, plan_id: PlanId) -> tuple[FlowPlan, dict[str, str]] | None:
+        row = await self._one("SELECT plan, patches FROM flow_plans WHERE id = ?", plan_id)
+        return (rows.plan(row["plan"]), rows.patches(row["patches"])) if row else None
+
+    async def _one(self, sql: str, *values: object) -> sqlite3.Row | None:
+        found = await self._all(sql, *values)
+        return found[0] if found else None
+
+    async def _all(self, sql: str, *values: object) -> list[sqlite3.Row]:
+        try:
+            return list(await self._reader.execute_fetchall(sql, values))
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"the store failed: {error}") from error
+
+
+async def _fence(db: aiosqlite.Connection, ref: AttemptRef) -> StepStatus:
+    """The step's status; raises Fenced unless `ref` names its current attempt."""
+    row = await (
+        await db.execute(
+            "SELECT status, attempt FROM flow_steps WHERE run_id = ? AND step_id = ?",
+            (ref.run_id, ref.step_id),
+        )
+    ).fetchone()
+    if row is None:
+        raise NotStored(f"no step {ref.step_id} of run {ref.run_id}")
+    if row[1] != ref.attempt:
+        raise Fenced(f"{ref.step_id} is at attempt {row[1]}, not {ref.attempt}")
+    return StepStatus(row[0])
+
+
+async def _end_attempt(tick: Tick, ref: AttemptRef, change: StepChange) -> None:
+    await tick.db.execute(
+        "UPDATE flow_attempts SET ended_at = ?, reason = ?, exit_code = ?, usage = ?, receipt = ?"
+        " WHERE run_id = ? AND step_id = ? AND attempt = ?",
+        (
+            tick.at,
+            change.reason,
+            change.exit_code,
+            rows.blob(change.usage),
+            rows.blob(change.receipt),
+            ref.run_id,
+            ref.step_id,
+            ref.attempt,
+        ),
+    )
+
+
+async def _run_status(db: aiosqlite.Connection, run_id: RunId) -> RunStatus:
+    row = await (await db.execute("SELECT status FROM flow_runs WHERE id = ?", (run_id,))).fetchone()
+    if row is None:
+        raise NotStored(f"no run {run_id}")
+    return RunStatus(row[0])
+
+
+def _known(row: sqlite3.Row | None, run_id: RunId) -> sqlite3.Row:
+    if row is None:
+        raise NotStored(f"no run {run_id}")
+    return row
+
+
+def _run_values(new: NewRun) -> tuple[Any, ...]:
+    run = new.run
+    return (
+        run.id,
+        run.project_id,
+        new.user_id,
+        new.key,
+        new.body_hash,
+        new.command,
+        new.parent_run_id,
+        run.flow_name,
+        run.band,
+        run.model,
+        run.status,
+        rows.blob(run.input),
+        rows.packed(new.plan),
+        rows.packed(new.patches),
+        run.created_at,
+        run.updated_at,
+    )
+
+
+def _step_values(new: NewRun, step: PlannedStep, at: str) -> tuple[Any, ...]:
+    fact = new.facts.steps[step.id]
+    return (
+        str(uuid.uuid4()),
+        new.run.id,
+        step.id,
+        step.kind,
+        step.role,
+        fact.status,
+        fact.reused,
+        rows.blob({"files": step.files, "needs": step.needs}),
+        rows.blob(fact.output),
+        fact.denied_tools,
+        at,
+        at,
+    )
+
+
+def _first_frames(new: NewRun) -> list[StoredFrame]:
+    """What a run's log begins with."""
+    run_id = new.run.id
+    frames: list[StoredFrame] = [
+        FlowRunCreated(
+            run_id=run_id, run=new.run, command=new.command, parent_run_id=new.parent_run_id
+        ),
+        FlowRunPlanned(run_id=run_id, plan=new.plan),
+    ]
+    for step in new.plan.steps:
+        fact: StepFact = new.facts.steps[step.id]
+        if fact.reused:
+            frames.append(
+                FlowRunStepStatus(
+                    run_id=run_id,
+                    step_id=step.id,
+                    attempt=0,
+                    status=fact.status,
+                    agent=step.role,
+                    reused=True,
+                )
+            )
+    return frames

@@ -1,0 +1,233 @@
+"""What `podium run` and `podium watch` show: one line per agent on a terminal, plain lines else."""
+
+import re
+from collections.abc import Callable
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from protocol.frames import (
+    FlowRunFinding,
+    FlowRunFinished,
+    FlowRunPlanned,
+    FlowRunReport,
+    FlowRunStatus,
+    FlowRunStepDelta,
+    FlowRunStepNotice,
+    FlowRunStepStatus,
+    FlowRunStepTool,
+    Frame,
+)
+from protocol.ids import StepId
+from protocol.plan import FlowPlan, PlannedStep, StepKind
+from protocol.states import RunStatus, StepStatus
+
+MARKS = {
+    StepStatus.PENDING: ("·", "dim"),
+    StepStatus.QUEUED: ("…", "yellow"),
+    StepStatus.RUNNING: ("▶", "cyan"),
+    StepStatus.COMPLETED: ("✓", "green"),
+    StepStatus.FAILED: ("✗", "red"),
+    StepStatus.CANCELLED: ("■", "magenta"),
+    StepStatus.SKIPPED: ("–", "dim"),
+}
+ACTIVITY_WIDTH = 90
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def clean(text: str) -> str:
+    """Text that cannot steer a terminal: control characters become U+FFFD."""
+    return _CONTROLS.sub("\ufffd", text)
+
+
+class Watcher(Protocol):
+    """Takes every frame of a run, in order."""
+
+    def show(self, frame: Frame) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+class _Watcher:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        return None
+
+
+class FrameLines(_Watcher):
+    """`--json`: every frame as one line."""
+
+    def __init__(self, encode: Callable[[StoredFrame], bytes], write: Callable[[str], None]) -> None:
+        self._encode = encode
+        self._write = write
+
+    def show(self, frame: Frame) -> None:
+        self._write(self._encode(frame).decode())
+
+
+class PlainLines(_Watcher):
+    """Without a terminal: one line for each thing worth knowing, no text deltas."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def show(self, frame: Frame) -> None:
+        line = _line(frame)
+        if line:
+            self._print(f"{frame.at[11:19]}  {line}")
+        if isinstance(frame, FlowRunPlanned):
+            for fact in plan_lines(frame.plan):
+                self._print(f"          {fact}")
+
+    def _print(self, line: str) -> None:
+        self._console.print(clean(line), markup=False, highlight=False, soft_wrap=True)
+
+
+class LiveTable(_Watcher):
+    """On a terminal: one line per step with what it is doing now."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, refresh_per_second=8, transient=False)
+        self._rows: dict[StepId, _Row] = {}
+        self._title = ""
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+
+    def show(self, frame: Frame) -> None:
+        match frame:
+            case FlowRunPlanned():
+                self._rows = {step.id: _Row(step) for step in frame.plan.steps}
+                for fact in plan_lines(frame.plan):
+                    self._console.print(clean(fact), markup=False, highlight=False)
+            case FlowRunStepStatus():
+                row = self._rows[frame.step_id]
+                row.status = frame.status
+                row.activity = frame.message or frame.reason or ""
+            case FlowRunStepTool():
+                self._rows[frame.step_id].activity = frame.summary
+            case FlowRunStepDelta():
+                self._rows[frame.step_id].say(frame.text)
+            case FlowRunStepNotice():
+                self._rows[frame.step_id].activity = frame.message
+            case FlowRunFinding():
+                self._rows[frame.step_id].findings.add(frame.finding.id)
+            case _:
+                pass
+        self._live.update(self._table())
+
+    def _table(self) -> Table:
+        table = Table.grid(padding=(0, 2))
+        for row in self._rows.values():
+            mark, style = MARKS[row.status]
+            found = f"{len(row.findings)} found" if row.findings else ""
+            table.add_row(
+                Text(mark, style=style),
+                Text(row.step.id, style="bold" if row.step.kind is StepKind.AGENT else "dim"),
+                Text(row.status.value, style=style),
+                Text(found),
+                Text(clean(row.activity)[-ACTIVITY_WIDTH:], style="dim", no_wrap=True),
+            )
+        return table
+
+
+class _Row:
+    def __init__(self, step: PlannedStep) -> None:
+        self.step = step
+        self.status = StepStatus.PENDING
+        self.activity = ""
+        self.findings: set[str] = set()
+
+    def say(self, text: str) -> None:
+        """Keep the end of the current line of what the agent says."""
+        line = (self.activity + text).rstrip("\n").rpartition("\n")[2]
+        self.activity = line[-2 * ACTIVITY_WIDTH :]
+
+
+def plan_lines(plan: FlowPlan) -> list[str]:
+    """A plan in a few lines: what, where, who and why, and what is left out."""
+    scope = plan.scope
+    lines = [
+        f"{plan.title} · band {plan.band.name.value} ({plan.band.reason})",
+        f"scope: {scope.description} · {len(scope.files)} of {scope.total_files} files"
+        f" · tree {plan.tree.id[:12]}",
+        f"model: {plan.endpoint.model} at {plan.endpoint.host}",
+    ]
+    if plan.endpoint.demo:
+        lines.append("scripted demo model, not a review")
+    lines += [f"  {seat.role}: {seat.reason}" for seat in plan.roster]
+    lines += [f"  left out: {seat.role}: {seat.reason}" for seat in plan.omitted]
+    if plan.tree.left_out:
+        counts = ", ".join(f"{count} {why}" for why, count in sorted(plan.tree.left_out.items()))
+        lines.append(f"not sent to any agent: {counts}")
+    lines += [f"note: {warning}" for warning in plan.warnings]
+    return lines
+
+
+def _line(frame: Frame) -> str | None:
+    match frame:
+        case FlowRunStatus(status=status, reason=reason):
+            return f"run {status.value}" + (f" ({reason})" if reason else "")
+        case FlowRunStepStatus():
+            return _step_line(frame)
+        case FlowRunStepTool():
+            return f"{frame.step_id}: {frame.summary} [{frame.status.value}]"
+        case FlowRunStepNotice():
+            return f"{frame.step_id}: {frame.message}"
+        case FlowRunFinding(finding=finding):
+            places = ", ".join(f"{c.path}:{c.line_start} {c.state.value}" for c in finding.citations)
+            return f"{finding.id} {finding.severity.value}: {finding.title} ({places})"
+        case FlowRunReport():
+            return f"report: {frame.headline}"
+        case FlowRunFinished():
+            return f"run {frame.status.value} after {frame.totals.seconds:.1f} s"
+        case _:
+            return None
+
+
+def _step_line(frame: FlowRunStepStatus) -> str:
+    parts = [f"{frame.step_id}: {frame.status.value}"]
+    if frame.attempt > 1:
+        parts.append(f"attempt {frame.attempt}")
+    if frame.reused:
+        parts.append("reused")
+    if frame.message or frame.reason:
+        parts.append(f"({frame.message or frame.reason})")
+    return " ".join(parts)
+
+
+EXIT_CODES = {
+    RunStatus.COMPLETED: 0,
+    RunStatus.FAILED: 1,
+    RunStatus.PARTIAL: 3,
+    RunStatus.CANCELLED: 130,
+}

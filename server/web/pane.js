@@ -1,0 +1,274 @@
+// The first page: launch a flow, watch its agents, read the report. It uses only the public wire.
+
+import { byId, clock, element } from "./dom.js";
+import { drawReport } from "./report.js";
+import { Wire } from "./wire.js";
+
+const TERMINAL = new Set(["completed", "partial", "failed", "cancelled"]);
+const KEEP_CHARACTERS = 20_000; // of each agent's text; the log has all of it
+const wire = new Wire();
+let shown = null; // the run on the page
+let flows = [];
+
+async function api(path, options) {
+  const response = await fetch(path, options);
+  if (response.status === 401) throw new Error("signed out");
+  if (!response.ok) throw new Error(`HTTP ${response.status}`);
+  return response.json();
+}
+
+// --- signing in ---------------------------------------------------------------------------------
+
+async function signIn(token) {
+  const response = await fetch("api/session", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ token }),
+  });
+  return response.ok;
+}
+
+async function start() {
+  const fragment = new URLSearchParams(location.hash.slice(1));
+  if (fragment.has("token")) {
+    await signIn(fragment.get("token"));
+    fragment.delete("token");
+    history.replaceState(null, "", `${location.pathname}#${fragment}`);
+  }
+  try {
+    await open();
+  } catch {
+    byId("sign-in").hidden = false;
+    byId("connection").textContent = "sign in";
+  }
+}
+
+byId("sign-in").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  if (await signIn(byId("token").value)) {
+    byId("sign-in").hidden = true;
+    await open();
+  } else {
+    byId("token").setCustomValidity("not the right token");
+    byId("token").reportValidity();
+  }
+});
+
+byId("token").addEventListener("input", (event) => event.target.setCustomValidity(""));
+
+async function open() {
+  const [{ projects }, catalogue] = await Promise.all([api("api/projects"), api("api/flows")]);
+  flows = catalogue.flows;
+  byId("project").replaceChildren(...projects.map(({ id, name, path }) => element("option", { value: id, textContent: name, title: path })));
+  byId("flows").replaceChildren(...flows.flatMap(({ name, summary }) => ["small", "medium", "large"].map((band) => element("option", { value: `/${name} ${band}`, label: summary }))));
+  byId("app").hidden = false;
+  describe();
+  wire.connect();
+  await listRuns();
+  const wanted = new URLSearchParams(location.hash.slice(1)).get("run");
+  if (wanted) show(wanted);
+}
+
+// --- launching and the run list -----------------------------------------------------------------
+
+function describe() {
+  const name = byId("command").value.replace(/^\//, "").split(/\s/)[0];
+  const flow = flows.find((candidate) => candidate.name === name || candidate.aliases.includes(name));
+  byId("usage").textContent = flow ? flow.usage : `Flows: ${flows.map(({ name }) => `/${name}`).join(", ")}`;
+}
+
+byId("command").addEventListener("input", describe);
+
+byId("launch").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const button = byId("go");
+  if (button.disabled) return;
+  button.disabled = true; // a double click is one run
+  byId("problem").textContent = "";
+  try {
+    const ack = await wire.ask({ type: "launch", key: crypto.randomUUID(), project_id: byId("project").value, command: byId("command").value });
+    show(ack.run_id);
+  } catch (error) {
+    byId("problem").textContent = [error.message, error.hint].filter(Boolean).join(" — ");
+  } finally {
+    button.disabled = false;
+    listRuns();
+  }
+});
+
+async function listRuns() {
+  const { runs } = await api("api/runs");
+  byId("runs").replaceChildren(...runs.map((run) => {
+    const link = element("a", { href: `#run=${run.id}` },
+      element("span", { className: `status ${run.status}`, textContent: run.status }),
+      ` /${run.flow_name} ${run.band} `,
+      element("time", { textContent: clock(run.created_at), dateTime: run.created_at }));
+    if (run.id === shown?.id) link.setAttribute("aria-current", "true");
+    return element("li", {}, link);
+  }));
+}
+
+window.addEventListener("hashchange", () => {
+  const wanted = new URLSearchParams(location.hash.slice(1)).get("run");
+  if (wanted && wanted !== shown?.id) show(wanted);
+});
+
+// --- one run ------------------------------------------------------------------------------------
+
+function show(runId) {
+  if (shown) wire.unfollow(shown.id);
+  shown = { id: runId, status: "queued", steps: new Map(), findings: new Map() };
+  location.hash = `run=${runId}`;
+  byId("run").hidden = false;
+  byId("report").hidden = true;
+  byId("demo").hidden = true;
+  byId("agents").replaceChildren();
+  byId("run-title").textContent = "";
+  byId("run-facts").textContent = "";
+  listRuns();
+  wire.follow(runId, (frame) => take(frame));
+}
+
+const HANDLERS = {
+  flow_run_created: (frame) => { byId("run-title").textContent = frame.command; setStatus(frame.run.status); },
+  flow_run_planned: (frame) => drawPlan(frame.plan),
+  flow_run_status: (frame) => { setStatus(frame.status, frame.reason); listRuns(); },
+  flow_run_step_status: (frame) => setStep(frame),
+  flow_run_step_delta: (frame) => addText(frame),
+  flow_run_step_tool: (frame) => addTool(frame),
+  flow_run_step_notice: (frame) => addLine(frame, "notice", frame.message),
+  flow_run_step_receipt: (frame) => addReceipt(frame),
+  flow_run_finding: (frame) => addFinding(frame.finding),
+  flow_run_report: (frame) => loadReport(frame),
+  flow_run_finished: (frame) => { setStatus(frame.status, frame.reason, frame.totals); listRuns(); },
+  flow_run_reset: (frame) => { setStatus(frame.snapshot.status); loadReport(frame.snapshot.report); },
+};
+
+function take(frame) {
+  HANDLERS[frame.type]?.(frame);
+}
+
+function setStatus(status, reason, totals) {
+  shown.status = status;
+  const words = status === "cancelling" ? "stopping" : status;
+  const parts = [words, reason?.replaceAll("_", " ")];
+  if (totals) parts.push(`${totals.seconds.toFixed(1)} s`, `${totals.usage.input_tokens ?? 0} + ${totals.usage.output_tokens ?? 0} tokens`);
+  byId("run-facts").textContent = parts.filter(Boolean).join(" · ");
+  byId("run-facts").className = `status ${status}`;
+  const live = !TERMINAL.has(status);
+  byId("cancel").hidden = !live;
+  byId("finish").hidden = !live;
+}
+
+function drawPlan(plan) {
+  byId("demo").hidden = !plan.endpoint.demo;
+  const facts = [
+    `Scope: ${plan.scope.description} (${plan.scope.files.length} of ${plan.scope.total_files} files)`,
+    `Band: ${plan.band.name}, ${plan.band.reason}`,
+    `Model: ${plan.endpoint.model} at ${plan.endpoint.host}`,
+    `Pinned tree: ${plan.tree.id}`,
+    ...plan.roster.map((seat) => `${seat.title}: ${seat.reason}`),
+    ...plan.omitted.map((seat) => `Left out: ${seat.title}: ${seat.reason}`),
+    ...Object.entries(plan.tree.left_out ?? {}).map(([reason, count]) => `Not sent: ${count} ${reason.replaceAll("_", " ")}`),
+    ...(plan.warnings ?? []),
+  ];
+  byId("plan").querySelector("summary").textContent = `Plan: ${plan.roster.length} roles, ${plan.scope.files.length} files`;
+  byId("plan").querySelector("ul").replaceChildren(...facts.map((fact) => element("li", { textContent: fact })));
+  for (const step of plan.steps.filter(({ kind }) => kind === "agent")) addStep(step);
+}
+
+function addStep(step) {
+  const status = element("span", { className: "status pending", textContent: "pending" });
+  const output = element("div", { className: "output", tabIndex: 0 });
+  output.setAttribute("role", "log");
+  output.setAttribute("aria-label", `Output of ${step.id}`);
+  output.setAttribute("aria-live", "off");
+  const stop = element("button", { type: "button", textContent: "Stop", title: `Stop ${step.id}` });
+  stop.addEventListener("click", () => wire.ask({ type: "cancel", run_id: shown.id, step_id: step.id }).catch(() => {}));
+  const card = element("article", {},
+    element("h4", {}, element("span", { textContent: step.title }), " ", element("code", { textContent: step.id })),
+    element("p", {}, status, " ", stop), output);
+  byId("agents").append(card);
+  shown.steps.set(step.id, { status, output, stop, tools: new Map(), attempt: 0, text: null });
+}
+
+function setStep(frame) {
+  const step = shown.steps.get(frame.step_id);
+  if (!step) return;
+  const attempt = frame.attempt > 1 ? `attempt ${frame.attempt}` : "";
+  step.status.textContent = [frame.status, attempt, frame.message ?? frame.reason?.replaceAll("_", " ")].filter(Boolean).join(" · ");
+  step.status.className = `status ${frame.status}`;
+  step.stop.hidden = frame.status !== "running" && frame.status !== "queued";
+  if (frame.attempt !== step.attempt && frame.status === "running") {
+    if (step.attempt) addLine(frame, "notice", `Attempt ${frame.attempt} begins.`);
+    step.attempt = frame.attempt;
+  }
+}
+
+function addText(frame) {
+  const step = shown.steps.get(frame.step_id);
+  if (!step) return;
+  if (step.text?.channel !== frame.channel) {
+    step.text = { channel: frame.channel, node: element("p", { className: `text ${frame.channel}` }) };
+    append(step, step.text.node);
+  }
+  const { node } = step.text;
+  node.append(frame.text);
+  if (node.textContent.length > KEEP_CHARACTERS) node.textContent = node.textContent.slice(-KEEP_CHARACTERS / 2);
+}
+
+function addTool(frame) {
+  const step = shown.steps.get(frame.step_id);
+  if (!step) return;
+  step.text = null;
+  const line = element("details", { className: `tool ${frame.status}` },
+    element("summary", { textContent: `${frame.summary} · ${frame.status}` }),
+    element("pre", { textContent: [frame.args, frame.result].filter(Boolean).join("\n\n") }));
+  const earlier = step.tools.get(frame.call_id);
+  if (earlier) earlier.replaceWith(line);
+  else append(step, line);
+  step.tools.set(frame.call_id, line);
+}
+
+function addLine(frame, kind, text) {
+  const step = shown.steps.get(frame.step_id);
+  if (!step) return;
+  step.text = null;
+  append(step, element("p", { className: kind, textContent: text }));
+}
+
+function addReceipt(frame) {
+  const { agent, agent_version, mode, contained, proven } = frame.receipt;
+  addLine(frame, "notice", `Receipt: ${agent} ${agent_version}, ${mode} mode, contained: ${contained}, read-only proven: ${proven}`);
+}
+
+// Stick to the end unless the reader has scrolled away.
+function append(step, node) {
+  const { output } = step;
+  const atEnd = output.scrollHeight - output.scrollTop - output.clientHeight < 40;
+  output.append(node);
+  if (atEnd) output.scrollTop = output.scrollHeight;
+}
+
+function addFinding(finding) {
+  shown.findings.set(finding.id, finding);
+  byId("agents-title").textContent = `Agents · ${shown.findings.size} findings so far`;
+}
+
+async function loadReport(frame) {
+  if (!frame) return;
+  const runId = shown.id;
+  const report = await api(`api/runs/${runId}/report.json`).catch(() => null);
+  if (!report || shown.id !== runId) return;
+  const links = ["md", "json"].map((format) => element("a", { href: `api/runs/${runId}/report.${format}`, textContent: `report.${format} `, download: `${runId}.${format}` }));
+  byId("report").replaceChildren(...drawReport(report, links));
+  byId("report").hidden = false;
+}
+
+for (const verb of ["cancel", "finish"]) {
+  byId(verb).addEventListener("click", () => wire.ask({ type: verb, run_id: shown.id }).catch((error) => { byId("problem").textContent = error.message; }));
+}
+
+wire.addEventListener("state", ({ detail }) => { byId("connection").textContent = detail; });
+wire.addEventListener("problem", ({ detail }) => { byId("problem").textContent = detail.message; });
+start();

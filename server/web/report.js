@@ -1,0 +1,53 @@
+// The report, drawn from report.json.
+
+import { element } from "./dom.js";
+
+const MARKS = { verified: "✓", moved: "↷", ambiguous: "≈", unverified: "?", invalid: "✗" };
+
+export function drawReport(report, links) {
+  const findings = new Map(report.findings.map((finding) => [finding.id, finding]));
+  const nodes = [
+    element("h3", { textContent: report.headline }),
+    report.recommendation ? element("p", { textContent: report.recommendation }) : null,
+    element("p", { className: "facts" }, citations(report.citations), " · ", ...links),
+  ];
+  for (const section of report.sections) nodes.push(...drawSection(section, findings));
+  return nodes.filter(Boolean);
+}
+
+function citations({ total, verified, moved, ambiguous, unverified, invalid }) {
+  const found = verified + moved + ambiguous;
+  const lost = unverified + invalid ? `, ${unverified + invalid} not found` : "";
+  return `${found} of ${total} citations verified in the pinned tree${lost}`;
+}
+
+function drawSection(section, findings) {
+  const body = [];
+  if (section.text) body.push(element("p", { textContent: section.text, className: "text" }));
+  if (section.items?.length) body.push(element("ul", {}, ...section.items.map((item) => element("li", { textContent: item }))));
+  for (const id of section.findings ?? []) body.push(drawFinding(findings.get(id)));
+  return body.length ? [element("h4", { textContent: section.title }), ...body] : [];
+}
+
+function drawFinding(finding) {
+  const head = element("summary", {},
+    element("code", { textContent: finding.id }), " ",
+    element("span", { className: `severity ${finding.severity}`, textContent: finding.severity }), " ",
+    finding.title);
+  const notes = (finding.notes ?? []).map((note) => element("li", { textContent: note }));
+  return element("details", { className: "finding" }, head,
+    element("p", { textContent: finding.claim }),
+    element("p", { textContent: `Impact: ${finding.impact}` }),
+    finding.fix ? element("p", { textContent: `Fix: ${finding.fix}` }) : null,
+    ...finding.citations.map(drawCitation),
+    notes.length ? element("ul", { className: "notes" }, ...notes) : null);
+}
+
+function drawCitation(citation) {
+  const state = citation.state ?? "unverified";
+  return element("figure", { className: `citation ${state}` },
+    element("figcaption", {},
+      element("code", { textContent: `${citation.path}:${citation.line_start}–${citation.line_end}` }),
+      ` ${MARKS[state]} ${state}`),
+    element("pre", { textContent: citation.quote }));
+}

@@ -1,0 +1,31 @@
+"""The real clock and the real ids, given to the rooms from outside."""
+
+import asyncio
+import secrets
+import time
+import uuid
+from datetime import UTC, datetime
+
+
+class SystemClock:
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class RandomIds:
+    def uuid(self) -> str:
+        return str(uuid.uuid4())
+
+    def marker(self) -> str:
+        return secrets.token_hex(8)
+
+
+def rfc3339(moment: datetime) -> str:
+    """A UTC time as the wire writes it: `2026-01-31T12:00:00.000Z`."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,24 @@
+"""What every test gets: no blocking call in the loop, no skip where skips are forbidden."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from blockbuster import BlockBuster, blockbuster_ctx
+
+
+@pytest.fixture(autouse=True)
+def no_blocking_calls() -> Iterator[BlockBuster]:
+    """A blocking call of ours inside the event loop fails the test."""
+    with blockbuster_ctx(["server", "flows", "protocol"]) as blockbuster:
+        yield blockbuster
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """With PODIUM_NO_SKIPS a skipped test is a failed one: CI has everything the tests need."""
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    if report.skipped and os.environ.get("PODIUM_NO_SKIPS") and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, but nothing may be skipped here: {report.longrepr}"
