@@ -31,9 +31,8 @@ MIN_CLAIM = 120
 
 STEP_START = "<<<podium-step"
 STEP_END = "podium-step>>>"
-ZERO_WIDTH_SPACE = "\u200b"
 
-_MENTION = re.compile(r"(?<!\S)@")
+_AT_SIGN = re.compile(r"(?<!\\)@")
 _LEADING = re.compile(r"\A[\s/]+")
 
 
@@ -77,21 +76,24 @@ def compose(
         _tree_part(plan, tree, root),
         _shared(briefs, "evidence"),
         _role(briefs, step),
-        _slice_part(plan, step, root, submitted),
+        _task(plan, step),
         *(() if repair else _patches(plan, step, diff=diff, submitted=submitted, marker=marker)),
         *_words_of_people(plan, marker),
-        _repair_part(repair, marker) if repair is not None else _last_words(step),
+        *(_refusal(repair, marker) if repair else ()),
+        # After all that others wrote: a program takes the last block, and none can be slipped in.
+        _block(plan, step, root=root, submitted=submitted),
+        _last_words(step, repair),
     ]
     return Prompt(system=SYSTEM, user=neutralise("\n\n".join(parts) + "\n"))
 
 
 def neutralise(text: str) -> str:
-    """Return `text` so that the agent takes no word of it for a command or a file to include.
+    r"""Return `text` so that the agent takes no word of it for a command or a file to include.
 
-    A leading `/` goes; behind an `@` that starts a word comes a zero-width space, which the checks
-    of evidence ignore.
+    A leading `/` goes, and every `@` becomes `\@`: the CLI looks for any other `@`, even inside a
+    word, puts a file in its place, and moves white space about when there is no such file.
     """
-    return _MENTION.sub(f"@{ZERO_WIDTH_SPACE}", _LEADING.sub("", text))
+    return _AT_SIGN.sub(r"\\@", _LEADING.sub("", text))
 
 
 def fence(name: str, text: str, marker: str) -> str:
@@ -146,28 +148,24 @@ def _tree_part(plan: FlowPlan, tree: TreeView, root: str) -> str:
     )
 
 
-def _slice_part(plan: FlowPlan, step: PlannedStep, root: str, submitted: Sequence[Finding]) -> str:
-    """The step in words for a model, and in one line of JSON for a program."""
+def _task(plan: FlowPlan, step: PlannedStep) -> str:
+    """The step in words."""
     task = [f"## Your task: {step.title}", "", f"Under review: {plan.scope.description}."]
     if step.files:
-        task.append(f"Your slice is the {len(step.files)} files listed below under `files`.")
+        task.append(f"Your slice is the {len(step.files)} files listed at the end under `files`.")
     if step.dimensions:
         task.append(f"Your dimensions: {', '.join(step.dimensions)}.")
     if step.output == "findings":
         task.append(f"Report at most {plan.caps.findings_per_step} findings, the gravest first.")
     if plan.scope.deleted and step.files:
         task.append(f"The change also deletes {len(plan.scope.deleted)} files.")
-    block = _block(plan, step, root, submitted)
-    # `@` is written as an escape: inside JSON no zero-width space may come behind it.
-    line = msgspec.json.encode(block).decode().replace("@", "\\u0040")
-    return "\n".join([*task, "", STEP_START, line, STEP_END])
+    return "\n".join(task)
 
 
-def _block(
-    plan: FlowPlan, step: PlannedStep, root: str, submitted: Sequence[Finding]
-) -> dict[str, Any]:
+def _block(plan: FlowPlan, step: PlannedStep, *, root: str, submitted: Sequence[Finding]) -> str:
+    """The step in one line of JSON, for models and for programs."""
     room = max(MIN_CLAIM, MAX_DIFF_BYTES // max(1, 2 * len(submitted)))
-    return {
+    content = {
         "step": step.id,
         "role": step.role,
         "output": step.output,
@@ -177,6 +175,9 @@ def _block(
         "max_findings": plan.caps.findings_per_step,
         "submitted": [_submission(finding, room) for finding in submitted],
     }
+    # JSON has an escape of its own for `@`; the one for the CLI would break it.
+    line = msgspec.json.encode(content).decode().replace("@", "\\u0040")
+    return "\n".join([STEP_START, line, STEP_END])
 
 
 def _submission(finding: Finding, room: int) -> dict[str, Any]:
@@ -232,22 +233,21 @@ def _words_of_people(plan: FlowPlan, marker: str) -> Iterator[str]:
         yield fence(name, cut(text, MAX_TEXT_BYTES), marker)
 
 
-def _last_words(step: PlannedStep) -> str:
+def _refusal(repair: Repair, marker: str) -> list[str]:
+    return [
+        "## Correct your answer",
+        "You have done this task already. Your answer was refused because of its form. Do not"
+        " explore again: call no tool but `structured_output`, keep what the answer says, and"
+        " correct only what the error names.",
+        fence("error", cut(repair.error, MAX_REPAIR_BYTES), marker),
+        fence("answer", cut(repair.text, MAX_REPAIR_BYTES), marker),
+    ]
+
+
+def _last_words(step: PlannedStep, repair: Repair | None) -> str:
+    if repair is not None:
+        return "Call `structured_output` now, once, with the whole corrected answer."
     look = (
-        "Read what you need below the root" if step.output != "verdicts" else "Open what is cited"
+        "Open what is cited" if step.output == "verdicts" else "Read what you need below the root"
     )
     return f"{look}, then call `structured_output` once. Do not call `exit_plan_mode`."
-
-
-def _repair_part(repair: Repair, marker: str) -> str:
-    return "\n\n".join(
-        [
-            "## Correct your answer",
-            "You have done this task already. Your answer was refused because of its form. Do not"
-            " explore again: call no tool but `structured_output`, keep what the answer says, and"
-            " correct only what the error names.",
-            fence("error", cut(repair.error, MAX_REPAIR_BYTES), marker),
-            fence("answer", cut(repair.text, MAX_REPAIR_BYTES), marker),
-            "Call `structured_output` now, once, with the whole corrected answer.",
-        ]
-    )

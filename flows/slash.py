@@ -14,6 +14,7 @@ from typing import Any
 from msgspec import Struct
 
 from flows import words
+from flows.expressions import BAND_NAMES
 from flows.inputs import InputError, check_value, missing, path_list
 from flows.model import Flow, Input, InputType
 from flows.registry import Catalogue, usage
@@ -26,7 +27,6 @@ BUILTINS = {"flows": "optional", "runs": "none", "cancel": "one", "finish": "one
 
 MAX_SHOWN = 80
 TEXTS = (InputType.TEXT, InputType.QUESTION)
-BAND_NAMES = tuple(band.value for band in Band)
 
 
 class SlashError(ProtocolError):

@@ -94,7 +94,7 @@ def id_of(text: str | bytes) -> str:
     return id if isinstance(id, str) and len(id) <= 64 else ""
 
 
-def parse_json(data: bytes) -> Any:
+def parse_json(data: str | bytes) -> Any:
     """Return plain JSON types; raises BadMessage. Lone surrogates become U+FFFD."""
     try:
         return msgspec.json.decode(_utf8(data))
@@ -173,7 +173,7 @@ def _not_json(error: Exception, *, id: str = "") -> BadMessage:
 
 
 def _newer_frame(data: str | bytes) -> ServerFrame | UnknownFrame:
-    fields = msgspec.json.decode(data)
+    fields = parse_json(data)
     if not isinstance(fields, dict) or not isinstance(fields.get("type"), str):
         raise BadMessage("a frame is a JSON object with a `type`")
     known = {code.value for code in ErrorCode}

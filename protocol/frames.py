@@ -12,7 +12,7 @@ from protocol.errors import ErrorCode
 from protocol.ids import Gen, ProjectId, RunId, Seq, StepId
 from protocol.plan import FlowPlan
 from protocol.report import Coverage, Finding
-from protocol.resources import IndexRow, Receipt, Run, Totals, Usage
+from protocol.resources import FlowInfo, IndexRow, Receipt, Run, Totals, Usage
 from protocol.states import RunStatus, StepStatus
 
 
@@ -182,7 +182,7 @@ class FlowRunAck(Control, frozen=True, kw_only=True, tag="flow_run_ack"):
     created: bool | None = None
     outcome: str | None = None
     plan: FlowPlan | None = None
-    flows: list[Any] | None = None
+    flows: list[FlowInfo] | None = None
 
 
 class FlowRunError(Control, frozen=True, kw_only=True, tag="flow_run_error"):

@@ -10,10 +10,10 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.exceptions import ConnectionClosed
 
 from protocol.codec import UnknownFrame, decode_frame
-from protocol.commands import Command, Cursor, Launch, Message, Subscribe
+from protocol.commands import Command, Cursor, Launch, Subscribe
 from protocol.errors import CLOSE_RULES, CloseCode, ErrorCode, ProtocolError
 from protocol.frames import (
     FlowRunAck,
@@ -22,6 +22,7 @@ from protocol.frames import (
     FlowRunReset,
     FlowRunSubscribed,
     Frame,
+    StoredFrame,
 )
 from protocol.ids import RunId
 
@@ -77,7 +78,7 @@ class Client:
             except ConnectionClosed:
                 continue
 
-    async def follow(self, run_id: RunId) -> AsyncIterator[Frame]:
+    async def follow(self, run_id: RunId) -> AsyncIterator[StoredFrame]:
         """Every frame of a run from its first to its last, in order and once, across lost
         connections. Raises ProtocolError when the run cannot be seen."""
         gen, last, tries = 1, 0, 0

@@ -20,7 +20,7 @@ from protocol.frames import (
     FlowRunStepNotice,
     FlowRunStepStatus,
     FlowRunStepTool,
-    Frame,
+    StoredFrame,
 )
 from protocol.ids import StepId
 from protocol.plan import FlowPlan, PlannedStep, StepKind
@@ -48,7 +48,7 @@ def clean(text: str) -> str:
 class Watcher(Protocol):
     """Takes every frame of a run, in order."""
 
-    def show(self, frame: Frame) -> None: ...
+    def show(self, frame: StoredFrame) -> None: ...
 
     def __enter__(self) -> Self: ...
 
@@ -80,7 +80,7 @@ class FrameLines(_Watcher):
         self._encode = encode
         self._write = write
 
-    def show(self, frame: Frame) -> None:
+    def show(self, frame: StoredFrame) -> None:
         self._write(self._encode(frame).decode())
 
 
@@ -90,7 +90,7 @@ class PlainLines(_Watcher):
     def __init__(self, console: Console) -> None:
         self._console = console
 
-    def show(self, frame: Frame) -> None:
+    def show(self, frame: StoredFrame) -> None:
         line = _line(frame)
         if line:
             self._print(f"{frame.at[11:19]}  {line}")
@@ -123,7 +123,7 @@ class LiveTable(_Watcher):
     ) -> None:
         self._live.stop()
 
-    def show(self, frame: Frame) -> None:
+    def show(self, frame: StoredFrame) -> None:
         match frame:
             case FlowRunPlanned():
                 self._rows = {step.id: _Row(step) for step in frame.plan.steps}
@@ -193,7 +193,7 @@ def plan_lines(plan: FlowPlan) -> list[str]:
     return lines
 
 
-def _line(frame: Frame) -> str | None:
+def _line(frame: StoredFrame) -> str | None:
     match frame:
         case FlowRunStatus(status=status, reason=reason):
             return f"run {status.value}" + (f" ({reason})" if reason else "")

@@ -1,4 +1,4 @@
-"""Slash commands: grammar, refusals with their column, and that writing is the inverse of reading."""
+"""Slash commands: grammar, refusals with their column, and writing as the inverse of reading."""
 
 from typing import Any
 

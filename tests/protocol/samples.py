@@ -410,9 +410,7 @@ FRAMES: dict[str, ServerFrame] = {
     "error, least": FlowRunError(id="", code=ErrorCode.BAD_MESSAGE, message="not JSON"),
     "subscribed": FlowRunSubscribed(run_id=RUN_ID, gen=Gen(1), head=Seq(13), after=Seq(4)),
     "caught up": FlowRunCaughtUp(run_id=RUN_ID, seq=Seq(13)),
-    "reset": FlowRunReset(
-        run_id=RUN_ID, reason="expired", snapshot=RUN, gen=Gen(2), head=Seq(13)
-    ),
+    "reset": FlowRunReset(run_id=RUN_ID, reason="expired", snapshot=RUN, gen=Gen(2), head=Seq(13)),
     "lagging": FlowRunLagging(run_id=RUN_ID, behind=900),
     "heartbeat": FlowRunHeartbeat(heads={RUN_ID: Seq(13)}, at=AT),
     "heartbeat, least": FlowRunHeartbeat(heads={}, at=AT),

@@ -21,11 +21,23 @@ def test_a_close_reason_fits_a_close_frame(code: CloseCode) -> None:
 
 
 def test_the_error_codes_are_those_of_the_wire() -> None:
-    assert [code.value for code in ErrorCode] == (
-        "bad_message unauthenticated forbidden not_found unknown_flow bad_arguments key_conflict "
-        "already_terminal busy rate_limited too_large agent_unavailable read_only_unproven "
-        "store_unavailable internal"
-    ).split()
+    assert [code.value for code in ErrorCode] == [
+        "bad_message",
+        "unauthenticated",
+        "forbidden",
+        "not_found",
+        "unknown_flow",
+        "bad_arguments",
+        "key_conflict",
+        "already_terminal",
+        "busy",
+        "rate_limited",
+        "too_large",
+        "agent_unavailable",
+        "read_only_unproven",
+        "store_unavailable",
+        "internal",
+    ]
 
 
 def test_the_exceptions_carry_what_a_client_needs() -> None:

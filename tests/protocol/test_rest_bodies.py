@@ -70,7 +70,13 @@ def test_what_is_no_json_is_an_error_of_the_form(data: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("data", "kind"),
-    [(b"[]", "array"), (b"1", "number"), (b'"x"', "string"), (b"null", "null"), (b"true", "boolean")],
+    [
+        (b"[]", "array"),
+        (b"1", "number"),
+        (b'"x"', "string"),
+        (b"null", "null"),
+        (b"true", "boolean"),
+    ],
 )
 def test_what_is_no_object_is_an_error_of_the_form(data: bytes, kind: str) -> None:
     assert faults(data) == ([f"Expected object, received {kind}"], {})
@@ -151,9 +157,12 @@ JSON_VALUES = st.recursive(
 )
 
 
-@given(st.binary() | st.dictionaries(st.sampled_from([*BODY, "model"]), JSON_VALUES).map(
-    lambda value: json.dumps(value).encode()
-))
+@given(
+    st.binary()
+    | st.dictionaries(st.sampled_from([*BODY, "model"]), JSON_VALUES).map(
+        lambda value: json.dumps(value).encode()
+    )
+)
 def test_any_body_is_read_or_refused(data: bytes) -> None:
     try:
         parse_launch(data)

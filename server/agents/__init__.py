@@ -1,0 +1,1 @@
+"""Agents: the pinned tree, the qwen process, its output and its end."""

@@ -1,0 +1,162 @@
+"""Git, without anything of the repository being run or written.
+
+The repository itself is only listed and asked for names. Everything else happens in a private bare
+repository that borrows its objects: no configuration, hook, filter or attribute of the repository
+is ever read there, and no object, index or reference is written to it.
+"""
+
+import os
+import subprocess
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+TIMEOUT = 120.0
+
+_NEUTRAL = (
+    "-c", "core.fsmonitor=false",
+    "-c", "core.hooksPath=/dev/null",
+    "-c", "core.untrackedCache=false",
+    "-c", "core.excludesFile=/dev/null",
+    "-c", "core.pager=cat",
+    "-c", "safe.directory=*",
+)  # fmt: skip
+
+# Attributes here win over every .gitattributes of the tree: nothing converts, filters or diffs.
+_ATTRIBUTES = "* -text -eol -filter -ident -working-tree-encoding !diff -export-subst\n"
+
+
+class GitError(Exception):
+    """A git command failed; the message is what git said."""
+
+
+def _environment(extra: Mapping[str, str]) -> dict[str, str]:
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": "/nonexistent",
+        "LC_ALL": "C",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_NO_LAZY_FETCH": "1",
+        "GIT_NO_REPLACE_OBJECTS": "1",
+        **extra,
+    }
+
+
+def _run(
+    arguments: Iterable[str], *, cwd: Path, extra: Mapping[str, str], stdin: bytes = b""
+) -> bytes:
+    try:
+        done = subprocess.run(  # noqa: S603 - a fixed program with separate arguments
+            ["git", *_NEUTRAL, *arguments],  # noqa: S607 - git of PATH, as the user has it
+            cwd=cwd,
+            env=_environment(extra),
+            input=stdin,
+            capture_output=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise GitError(f"git could not be run: {error}") from error
+    if done.returncode:
+        raise GitError(done.stderr.decode("utf-8", "replace").strip() or "git failed")
+    return done.stdout
+
+
+class Repository:
+    """A user's repository as seen from a folder in it. Nothing here writes to it."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises GitError when `folder` is in no work tree."""
+        self.folder = folder
+        out = self.ask(
+            "rev-parse",
+            "--show-toplevel",
+            "--show-prefix",
+            "--show-object-format",
+            "--git-common-dir",
+        )
+        top, self.prefix, self.object_format, common = out.split("\n")[:4]
+        self.top = Path(top)
+        self.objects = (folder / common).resolve() / "objects"
+
+    def ask(self, *arguments: str) -> str:
+        return _run(arguments, cwd=self.folder, extra={}).decode("utf-8", "surrogateescape")
+
+    def head(self) -> str | None:
+        """The commit of HEAD, or None before the first one."""
+        return self.resolve("HEAD")
+
+    def branch(self) -> str | None:
+        try:
+            return self.ask("symbolic-ref", "--short", "-q", "HEAD").strip() or None
+        except GitError:
+            return None
+
+    def resolve(self, name: str) -> str | None:
+        """The commit that a name stands for; None when there is none."""
+        try:
+            found = self.ask("rev-parse", "--verify", "-q", "--end-of-options", f"{name}^{{commit}}")
+        except GitError:
+            return None
+        return found.strip() or None
+
+    def listed(self) -> list[tuple[str, str]]:
+        """(mode, path) of tracked files, and ("", path) of untracked ones that are not ignored;
+        paths are relative to the folder."""
+        tracked = self.ask("ls-files", "-z", "--stage")
+        found = {
+            entry.partition("\t")[2]: entry[:6] for entry in tracked.split("\0") if entry
+        }
+        others = self.ask("ls-files", "-z", "--others", "--exclude-standard")
+        found.update({path: "" for path in others.split("\0") if path})
+        return [(mode, path) for path, mode in found.items()]
+
+    def references(self) -> str:
+        """Every reference with its object: changes when the repository's history does."""
+        return self.ask("for-each-ref", "--format=%(refname) %(objectname)")
+
+    def candidates(self) -> list[str]:
+        """Names that a branch may have come from, likeliest first."""
+        usual = ("main", "master", "develop", "trunk")
+        names = ["refs/remotes/origin/HEAD"]
+        names += [f"refs/remotes/origin/{name}" for name in usual]
+        names += [f"refs/heads/{name}" for name in usual]
+        return names
+
+
+class PrivateGit:
+    """The private bare repository of one project, below DIR."""
+
+    def __init__(self, directory: Path, *, borrowed: Path | None, object_format: str) -> None:
+        self.directory = directory
+        if not (directory / "HEAD").exists():
+            directory.mkdir(parents=True, exist_ok=True)
+            _run(
+                ["init", "--bare", "-q", f"--object-format={object_format}", "."],
+                cwd=directory,
+                extra={},
+            )
+        (directory / "info").mkdir(exist_ok=True)
+        (directory / "info" / "attributes").write_text(_ATTRIBUTES)
+        alternates = directory / "objects" / "info" / "alternates"
+        alternates.parent.mkdir(parents=True, exist_ok=True)
+        alternates.write_text(f"{borrowed}\n" if borrowed else "")
+
+    def write_tree(self, folder: Path, paths: Iterable[str], *, index: Path) -> str:
+        """The tree of these files of a folder, byte for byte."""
+        extra = {"GIT_INDEX_FILE": str(index), "GIT_WORK_TREE": str(folder)}
+        listed = "\0".join(paths).encode("utf-8", "surrogateescape")
+        self._ask(["update-index", "-z", "--add", "--stdin"], cwd=folder, extra=extra, stdin=listed)
+        return self._ask(["write-tree"], cwd=folder, extra=extra).decode().strip()
+
+    def ask(self, *arguments: str) -> str:
+        return self._ask(arguments, cwd=self.directory, extra={}).decode("utf-8", "replace")
+
+    def _ask(
+        self, arguments: Iterable[str], *, cwd: Path, extra: Mapping[str, str], stdin: bytes = b""
+    ) -> bytes:
+        return _run(
+            arguments, cwd=cwd, extra={"GIT_DIR": str(self.directory), **extra}, stdin=stdin
+        )

