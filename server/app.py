@@ -58,7 +58,12 @@ async def opened(settings: Settings, *, token: str, projects: list[Path]) -> Asy
     clock: Clock = SystemClock()
     ids: Ids = RandomIds()
     hub = MemoryHub()
-    agent = QwenRunner(settings)
+    agent = QwenRunner(
+        settings.directory,
+        clock=clock,
+        probe_seconds=settings.probe_seconds,
+        keep_attempts=settings.keep_attempts,
+    )
     trees = PinnedTrees(settings.directory)
     catalogue = registry.load()
     for problem in catalogue.problems:

@@ -97,8 +97,11 @@ class Client:
                                 gen, last = frame.gen, frame.after
                             case FlowRunReset(run_id=name) if name == run_id:
                                 gen, last = frame.gen, frame.head
-                            case UnknownFrame(run_id=name) if name == run_id:
-                                last = frame.seq or last
+                            case UnknownFrame(run_id=name, seq=seq) if (name, seq) == (
+                                run_id,
+                                last + 1,
+                            ):
+                                last += 1
                             case Frame(run_id=name) if name == run_id and frame.seq == last + 1:
                                 last = frame.seq
                                 yield frame

@@ -13,6 +13,7 @@ from server.agents.qwen_runner import QwenRunner
 from server.local import running_server
 from server.ports import AgentUnavailable, ModelEndpoint
 from server.settings import Settings, default_file
+from server.world import SystemClock
 
 UNAVAILABLE = 4
 MIN_PYTHON = (3, 11)
@@ -30,7 +31,7 @@ class Finding(NamedTuple):
 
 async def examine(console: Console, settings: Settings) -> int:
     """Print every finding; 0 when an agent can start, else 4."""
-    agent = QwenRunner(settings)
+    agent = QwenRunner(settings.directory, clock=SystemClock())
     checks: list[Callable[[], Awaitable[Finding]]] = [
         _python,
         _git,

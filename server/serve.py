@@ -26,6 +26,8 @@ log = logger(__name__)
 
 GRACE_SECONDS = 3
 """For open requests at a stop; the agents have their own deadline after it."""
+MAX_MESSAGE = 1024 * 1024
+"""Far above our own limit, so that a message above that still gets its answer."""
 USAGE, FAILED = 2, 1
 
 
@@ -62,7 +64,7 @@ async def _serve(
         access_log=False,
         lifespan="off",
         ws="websockets-sansio",
-        ws_max_size=64 * 1024,
+        ws_max_size=MAX_MESSAGE,
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
         server_header=False,

@@ -13,7 +13,8 @@ from rich.console import Console
 from server.agents.installation import NODE_HINT, find_node, install_directory
 from server.agents.qwen_runner import QwenRunner
 from server.ports import AgentUnavailable, ModelEndpoint, Probe
-from server.settings import default_file, load
+from server.settings import default_data, default_file
+from server.world import SystemClock
 
 USUAL_PORTS = {
     "Ollama": "http://127.0.0.1:11434/v1",
@@ -29,7 +30,7 @@ async def set_up(console: Console, *, base_url: str | None, model: str) -> int:
     """Do all of it and say each step; returns the exit code. Doing it again changes nothing."""
     try:
         await install_qwen(console)
-        agent = QwenRunner(load({}, {}))
+        agent = QwenRunner(default_data(), clock=SystemClock())
         console.print(f"✓ qwen {await agent.check()}")
         candidates = {"given": base_url} if base_url else await _listening()
         if not candidates:
@@ -65,13 +66,15 @@ async def install_qwen(console: Console) -> None:
     for name in ("package.json", "package-lock.json"):
         (target / name).write_bytes(package.joinpath(name).read_bytes())
     console.print("installing the pinned qwen …")
-    await _npm_ci(npm, node, target)
+    await _npm_install(npm, node, target)
 
 
-async def _npm_ci(npm: str, node: Path, target: Path) -> None:
+async def _npm_install(npm: str, node: Path, target: Path) -> None:
     process = await asyncio.create_subprocess_exec(
         npm,
-        "ci",
+        "install",
+        "--no-save",
+        "--omit=optional",
         "--ignore-scripts",
         "--no-audit",
         "--no-fund",
@@ -86,7 +89,7 @@ async def _npm_ci(npm: str, node: Path, target: Path) -> None:
         raise AgentUnavailable(
             "install_failed",
             f"npm could not install qwen: {errors.decode(errors='replace')[-500:].strip()}",
-            hint=f"try it by hand: cd {target} && npm ci --ignore-scripts",
+            hint=f"try it by hand: cd {target} && npm install --omit=optional --ignore-scripts",
         )
 
 

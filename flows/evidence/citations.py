@@ -23,8 +23,8 @@ MIN_QUOTE_CHARACTERS = 12
 """Without white space. A shorter text stands nearly everywhere."""
 MAX_SHOWN_CHARACTERS = 2_400
 
-_NUMBERED = re.compile(r"L?\d+ ?[→:|]|L?\d+(?: |$)")
-_PATCHED = re.compile(r"\+")
+_NUMBERED = re.compile(r"L?\d+(?: ?[→:|]|-| |$)")
+_PATCHED = re.compile(r"[+-]")
 
 
 class Checker:
@@ -77,8 +77,7 @@ class Checker:
 
     def _placed(self, path: str, hit: "_Hit", cited: CitedLines) -> Citation:
         """The citation with what stands there in the tree; of a very long line only the cut."""
-        lines = (self._tree.lines(path) or [])[hit.lines.start - 1 : hit.lines.end]
-        shown = "\n".join(lines)
+        shown = "\n".join(self._file(path).lines[hit.lines.start - 1 : hit.lines.end])
         moved = hit.lines.start != cited.line_start
         return Citation(
             path=path,
@@ -137,7 +136,8 @@ def _readings(quote: list[str]) -> Iterator[tuple[list[str], str | None]]:
 
 def _without(mark: re.Pattern[str], quote: list[str]) -> list[str]:
     """Take a leading mark off. Lines without any stay: the context of a patch has no mark."""
-    return _without_blank_ends([mark.sub("", line, count=1).strip() if mark.match(line) else line for line in quote])
+    bare = [line[match.end() :].strip() if (match := mark.match(line)) else line for line in quote]
+    return _without_blank_ends(bare)
 
 
 def _trimmed(quote: str) -> list[str]:

@@ -89,6 +89,7 @@ class FoldedFile:
     """
 
     def __init__(self, lines: Sequence[str]) -> None:
+        self.lines = lines
         folded = fold(lines)
         self._text = "\n".join(["", *folded, ""])
         self._starts = list(accumulate((len(line) + 1 for line in folded), initial=1))[:-1]

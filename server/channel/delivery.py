@@ -43,6 +43,7 @@ class Delivery:
         that none of them can overtake it. Subscribing again moves the cursor.
         """
         run_id = record.run.id
+        self._connection.check_room(run_id)
         self._hub.listen(run_id, self._wake)
         log = await self._log(run_id)
         state = LogState(log.gen, log.head, log.floor, log.bases)
@@ -51,16 +52,17 @@ class Delivery:
         following = Following(sent=sent, target=log.head, detail=command.detail)
         answer: FlowRunSubscribed | FlowRunReset
         if start is None:
+            latest = await self._store.get(run_id)
             answer = FlowRunReset(
                 run_id=run_id,
                 reason="expired",
-                snapshot=record.run,
+                snapshot=latest.run if latest else record.run,
                 gen=log.gen,
                 head=log.head,
             )
         else:
-            answer = FlowRunSubscribed(run_id=run_id, gen=log.gen, head=log.head, after=start)
-        self._connection.check_room(run_id)
+            head = log.outline_head if following.outline else log.head
+            answer = FlowRunSubscribed(run_id=run_id, gen=log.gen, head=head, after=start)
         return answer, lambda: self._begin(run_id, following)
 
     def _begin(self, run_id: RunId, following: Following) -> None:
@@ -102,14 +104,15 @@ class Delivery:
         self, run_id: RunId, following: Following, control: SendControl
     ) -> Sequence[LogEntry]:
         """A page from the log; a reader that fell out of the ring is told so, once."""
+        # Read before the page: what is committed in between must not be skipped.
+        head = (await self._log(run_id)).head
         entries = await self._store.read(
             run_id, after=following.sent, limit=PAGE, outline=following.outline
         )
         if not entries and following.outline:
-            following.skip_to((await self._log(run_id)).head)
+            following.skip_to(head)
         if entries and following.live and run_id not in self._lagging:
             self._lagging.add(run_id)
-            head = (await self._log(run_id)).head
             await control(FlowRunLagging(run_id=run_id, behind=head - following.sent))
         return entries
 

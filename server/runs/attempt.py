@@ -120,7 +120,7 @@ async def _order(
         raise AgentUnavailable("plan_unusable", "the plan's project or output is not known here")
     prompt = await asyncio.to_thread(
         briefing.compose,
-        rooms.catalogue.briefs,
+        rooms.catalogue.briefs_of(rooms.catalogue.get(plan.flow)),
         plan,
         step,
         rooms.trees.view(plan.tree.id),

@@ -295,6 +295,11 @@ class Conductor:
             await self._delivered(step, accepted, None)
 
     async def _skip(self, step: PlannedStep, reason: str) -> None:
+        """Record that the step does not run; one that waits for a slot stops waiting."""
+        waiting = self._working.get(step.id)
+        if waiting is not None:
+            waiting.cancel()
+            await asyncio.wait([waiting])
         await self._drop(step, StepStatus.SKIPPED, reason)
         self._note(engine.StepSkipped(step_id=step.id, reason=reason))
 

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import NamedTuple, TypeVar
 
+import msgspec
+
 from flows.registry import Catalogue
 from server.ports import (
     AgentRunner,
@@ -53,7 +55,8 @@ class Rooms(NamedTuple):
         probe = await self.agent.probe(self.endpoint)
         if probe.slots != self.slots.capacity:
             self.slots.resize(probe.slots)
-        return self.endpoint, probe
+        # Without a configured model the probe has chosen one.
+        return msgspec.structs.replace(self.endpoint, model=probe.public.model), probe
 
     async def record(self, write: Callable[[], Awaitable[T]]) -> T:
         """Write to the store, again and again while the disk fails: it recovers by itself."""

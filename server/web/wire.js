@@ -2,7 +2,7 @@
 
 const SUBPROTOCOL = "podium.v1";
 const SILENCE_MS = 40_000; // two missed heartbeats and a half
-const COME_BACK = new Set([1001, 1006, 1012, 1013, 4408, 4429]);
+const COME_BACK = new Set([1001, 1006, 1011, 1012, 1013, 4408, 4429]);
 
 export class Wire extends EventTarget {
   #socket = null;
@@ -63,8 +63,10 @@ export class Wire extends EventTarget {
     if (!cursor) return;
     if (frame.type === "flow_run_subscribed") Object.assign(cursor, { gen: frame.gen, seq: frame.from });
     else if (frame.type === "flow_run_reset") Object.assign(cursor, { gen: frame.gen, seq: frame.head });
-    else if (frame.seq === cursor.seq + 1) cursor.seq = frame.seq;
-    else if (frame.seq) return; // a double, or past a gap that the next heartbeat shows
+    else if (frame.at) { // a stored frame; control frames have no time and no seq of their own
+      if (frame.seq !== cursor.seq + 1) return; // a double, or past a gap that the next heartbeat shows
+      cursor.seq = frame.seq;
+    }
     cursor.handler(frame);
   }
 

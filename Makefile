@@ -1,0 +1,11 @@
+# Every target is a thin call of scripts/dev.py, which needs only Python.
+PYTHON ?= python3
+TARGETS = install run test check wheel bench soak lock clean
+
+.PHONY: help $(TARGETS)
+
+help:
+	@$(PYTHON) scripts/dev.py --help
+
+$(TARGETS):
+	@$(PYTHON) scripts/dev.py $@ $(ARGS)
