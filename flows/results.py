@@ -99,7 +99,7 @@ def accept(
     `raw` is the answer as JSON types; `root` is where the agent saw the tree. Raises EvidenceError
     with a sentence for the agent when the answer cannot be taken as it is.
     """
-    assert step.output is not None  # noqa: S101 - checks.py: an agent step has an output
+    assert step.output is not None  # checks.py sees to it
     answer = parse_output(step.output, raw)
     checker = Checker(tree, root=root)
     match answer:
@@ -198,7 +198,7 @@ def _reconcile(plan: FlowPlan, facts: Facts) -> Accepted:
     return Accepted(output=_stored(Reconciled(findings=after)), findings=_changed(before, after))
 
 
-def _report(plan: FlowPlan, facts: Facts) -> Accepted:
+def _report(_plan: FlowPlan, _facts: Facts) -> Accepted:
     """Marks that all is ready: `report.build` makes the report from the facts when the run ends."""
     return Accepted(output={})
 
@@ -220,10 +220,12 @@ def _changed(before: list[Finding], after: list[Finding]) -> list[Finding]:
 
 def settled(plan: FlowPlan, facts: Facts) -> list[Finding]:
     """Return every finding as far as the run got with it, in plan order."""
-    for function, kind in (("reconcile", Reconciled), ("merge", Merged)):
-        done = _of_function(plan, facts, function, kind)
-        if done is not None:
-            return done.findings
+    reconciled = _of_function(plan, facts, "reconcile", Reconciled)
+    if reconciled is not None:
+        return reconciled.findings
+    merged = _of_function(plan, facts, "merge", Merged)
+    if merged is not None:
+        return merged.findings
     return [it for _, reviewed in reviewed_steps(plan, facts) for it in reviewed.findings]
 
 

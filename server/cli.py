@@ -82,9 +82,7 @@ url_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Frames as JSON lines.")
 
 
-@click.group(
-    context_settings={"help_option_names": ["-h", "--help"]}, epilog=EPILOG
-)
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EPILOG)
 @click.version_option(__version__, prog_name="podium")
 def main() -> None:
     """Conduct read-only multi-agent flows on a local model, and watch them live.

@@ -131,7 +131,9 @@ class Client:
         response = await self._send(method, path, content=content)
         return msgspec.json.decode(response.content)
 
-    async def _send(self, method: str, path: str, *, content: bytes | None = None) -> httpx.Response:
+    async def _send(
+        self, method: str, path: str, *, content: bytes | None = None
+    ) -> httpx.Response:
         headers = {"Content-Type": "application/json"} if content is not None else {}
         try:
             response = await self._http.request(method, path, content=content, headers=headers)

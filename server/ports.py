@@ -223,7 +223,12 @@ class Store(Protocol):
         ...
 
     async def start_attempt(
-        self, ref: AttemptRef, *, task_id: str, session_id: str | None, frames: Sequence[StoredFrame]
+        self,
+        ref: AttemptRef,
+        *,
+        task_id: str,
+        session_id: str | None,
+        frames: Sequence[StoredFrame],
     ) -> AttemptRef:
         """Move a queued or pending step to running; return the new attempt (`ref.attempt` + 1).
 
@@ -428,9 +433,7 @@ class AgentRunner(Protocol):
 class Trees(Protocol):
     """Pinned copies of projects. No method writes to a project."""
 
-    async def situation(
-        self, project: Project, invocation: Invocation, probe: Probe
-    ) -> Situation:
+    async def situation(self, project: Project, invocation: Invocation, probe: Probe) -> Situation:
         """Pin the project's tree as it is now and find what the invocation puts under review.
 
         Raises ProtocolError naming the field when the project or a path cannot be used.

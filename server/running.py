@@ -56,9 +56,7 @@ async def find_server(settings: Settings, url: str | None) -> Client:
         return Client(url, settings.token)
     found = await running_server(settings.directory)
     if found is None:
-        raise Fault(
-            f"no podium runs on {settings.directory}", hint="start one with `podium serve`"
-        )
+        raise Fault(f"no podium runs on {settings.directory}", hint="start one with `podium serve`")
     return Client(found.url, found.token)
 
 

@@ -104,9 +104,7 @@ async def _listening() -> dict[str, str]:
                 return False
 
         found = await asyncio.gather(*(answers(url) for url in USUAL_PORTS.values()))
-    return {
-        name: url for (name, url), here in zip(USUAL_PORTS.items(), found, strict=True) if here
-    }
+    return {name: url for (name, url), here in zip(USUAL_PORTS.items(), found, strict=True) if here}
 
 
 async def _first_usable(

@@ -76,7 +76,9 @@ class _Watcher:
 class FrameLines(_Watcher):
     """`--json`: every frame as one line."""
 
-    def __init__(self, encode: Callable[[StoredFrame], bytes], write: Callable[[str], None]) -> None:
+    def __init__(
+        self, encode: Callable[[StoredFrame], bytes], write: Callable[[str], None]
+    ) -> None:
         self._encode = encode
         self._write = write
 
@@ -204,7 +206,9 @@ def _line(frame: StoredFrame) -> str | None:
         case FlowRunStepNotice():
             return f"{frame.step_id}: {frame.message}"
         case FlowRunFinding(finding=finding):
-            places = ", ".join(f"{c.path}:{c.line_start} {c.state.value}" for c in finding.citations)
+            places = ", ".join(
+                f"{c.path}:{c.line_start} {c.state.value}" for c in finding.citations
+            )
             return f"{finding.id} {finding.severity.value}: {finding.title} ({places})"
         case FlowRunReport():
             return f"report: {frame.headline}"

@@ -10,7 +10,7 @@ _VAGUE = re.compile(
     r"(?:(?:maybe|perhaps|sometime|some ?day|some point|at|in|the|near|future|later|on|eventually"
     r"|soon|when|if|as|there|is|we|you|they|have|has|get|got|it|time|times|ever|never|needed"
     r"|necessary|required|possible|allows?|permits?|a|an|n/?a|none|unknown|tbd|todo|resources"
-    r"|capacity)\b[\s.,;:!…-]*)+",
+    r"|capacity|needs?|for|to|of|do|this|that|more|again)\b[\s.,;:!…-]*)+",
     re.IGNORECASE,
 )
 """A trigger made of nothing but such words names no event."""

@@ -4,14 +4,18 @@ from collections.abc import Sequence
 
 from flows.outputs import FindingsOutput
 
+MIN_LABEL = 3
+"""Characters below which a label names nothing."""
+
 
 def silent(answer: FindingsOutput, dimensions: Sequence[str]) -> list[str]:
     """Return the dimensions that the answer neither has a finding in nor clears.
 
     Names are compared without regard to case; one may be part of the other.
     """
-    named = [finding.category.casefold() for finding in answer.findings]
-    named += [cleared.dimension.casefold() for cleared in answer.cleared]
+    labels = [finding.category for finding in answer.findings]
+    labels += [cleared.dimension for cleared in answer.cleared]
+    named = [label.strip().casefold() for label in labels if len(label.strip()) >= MIN_LABEL]
     return [
         dimension
         for dimension in dimensions

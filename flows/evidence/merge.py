@@ -102,7 +102,8 @@ def _settled(finding: Finding, findings: Sequence[Finding], heirs: dict[str, str
     gravest = min(merged, key=lambda other: _GRAVITY[other.severity])
     if _GRAVITY[gravest.severity] < _GRAVITY[finding.severity]:
         note = f"raised from {finding.severity.value}: {gravest.id} says the same"
-        finding = noted(msgspec.structs.replace(finding, severity=gravest.severity), note)
+        raised = msgspec.structs.replace(finding, severity=gravest.severity, state=gravest.state)
+        finding = noted(raised, note)
     return msgspec.structs.replace(finding, merged_from=[other.id for other in merged])
 
 

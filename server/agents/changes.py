@@ -96,11 +96,7 @@ def _matching(pinned: Pinned, paths: Sequence[str]) -> set[str]:
 
 
 def _is_at(path: str, wanted: str) -> bool:
-    return (
-        wanted in ("", ".", path)
-        or path.startswith(f"{wanted}/")
-        or fnmatchcase(path, wanted)
-    )
+    return wanted in ("", ".", path) or path.startswith(f"{wanted}/") or fnmatchcase(path, wanted)
 
 
 def _without(found: Changes, exclude: Sequence[str]) -> Changes:
@@ -188,9 +184,7 @@ def _diff(pinned: Pinned, old: str, new: str, kind: str, description: str) -> Ch
     out = {path for path, _ in pinned.left_out}
     patches = _patches(pinned, old_tree, new, list(known))
     files = [
-        ScopeFile(
-            path=path, lines=lines[path], status=status, added=_added(patches.get(path, ""))
-        )
+        ScopeFile(path=path, lines=lines[path], status=status, added=_added(patches.get(path, "")))
         for path, status in sorted(known.items())
     ]
     gone = tuple(path for path in deleted if path not in out)
@@ -208,7 +202,9 @@ def _subtree(pinned: Pinned, commit: str) -> str:
 
 
 def _statuses(pinned: Pinned, old: str, new: str) -> tuple[dict[str, str], list[str]]:
-    raw = pinned.private.ask("diff-tree", "-r", "-z", "-M", "--no-ext-diff", "--name-status", old, new)
+    raw = pinned.private.ask(
+        "diff-tree", "-r", "-z", "-M", "--no-ext-diff", "--name-status", old, new
+    )
     parts = iter(raw.split("\0"))
     statuses: dict[str, str] = {}
     deleted: list[str] = []

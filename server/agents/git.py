@@ -97,7 +97,9 @@ class Repository:
     def resolve(self, name: str) -> str | None:
         """The commit that a name stands for; None when there is none."""
         try:
-            found = self.ask("rev-parse", "--verify", "-q", "--end-of-options", f"{name}^{{commit}}")
+            found = self.ask(
+                "rev-parse", "--verify", "-q", "--end-of-options", f"{name}^{{commit}}"
+            )
         except GitError:
             return None
         return found.strip() or None
@@ -106,9 +108,7 @@ class Repository:
         """(mode, path) of tracked files, and ("", path) of untracked ones that are not ignored;
         paths are relative to the folder."""
         tracked = self.ask("ls-files", "-z", "--stage")
-        found = {
-            entry.partition("\t")[2]: entry[:6] for entry in tracked.split("\0") if entry
-        }
+        found = {entry.partition("\t")[2]: entry[:6] for entry in tracked.split("\0") if entry}
         others = self.ask("ls-files", "-z", "--others", "--exclude-standard")
         found.update({path: "" for path in others.split("\0") if path})
         return [(mode, path) for path, mode in found.items()]

@@ -115,9 +115,7 @@ async def _examine(http: httpx.AsyncClient, endpoint: ModelEndpoint) -> Probe:
     demo = listing.headers.get(DEMO_HEADER) is not None
     await _call_tool(http, endpoint, model)
     slots, window = await _capacity(http, endpoint, described, demo=demo)
-    public = Endpoint(
-        name=endpoint.name, host=host_of(endpoint.base_url), model=model, demo=demo
-    )
+    public = Endpoint(name=endpoint.name, host=host_of(endpoint.base_url), model=model, demo=demo)
     return Probe(public=public, slots=slots, context_tokens=window)
 
 

@@ -209,9 +209,7 @@ class StreamParser:
         return frame
 
     def _tool_results(self, content: list[dict[str, Any]]) -> list[AgentFrame]:
-        return [
-            self._tool_result(block) for block in content if block.get("type") == "tool_result"
-        ]
+        return [self._tool_result(block) for block in content if block.get("type") == "tool_result"]
 
     def _tool_result(self, block: dict[str, Any]) -> FlowRunStepTool:
         call_id = str(block["tool_use_id"])

@@ -53,9 +53,7 @@ class PinnedTrees:
     async def check(self, path: Path) -> Path:
         return await asyncio.to_thread(self._check, path)
 
-    async def situation(
-        self, project: Project, invocation: Invocation, probe: Probe
-    ) -> Situation:
+    async def situation(self, project: Project, invocation: Invocation, probe: Probe) -> Situation:
         return await asyncio.to_thread(self._situation, project, invocation, probe)
 
     def root(self, tree_id: str) -> Path:

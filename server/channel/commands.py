@@ -134,9 +134,7 @@ class Commands:
         self, user: UserId, command: Rerun, send: Callable[[ControlFrame], None]
     ) -> None:
         parent = await visible_run(self._store, user, command.run_id)
-        launched = await self._launcher.rerun(
-            user, parent, again=command.steps, key=command.key
-        )
+        launched = await self._launcher.rerun(user, parent, again=command.steps, key=command.key)
         run_id: RunId = launched.run.id
         send(FlowRunAck(id=command.id, run_id=run_id, created=launched.created))
         await self._runner.begin(run_id)

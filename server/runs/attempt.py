@@ -57,9 +57,7 @@ async def run_agent(
         hint = f" ({error.hint})" if error.hint else ""
         return not_run(AgentFailure(reason=error.reason, message=f"{error.message}{hint}"))
     except StoreUnavailable as error:
-        return not_run(
-            AgentFailure(reason="store_unavailable", message=str(error), retryable=True)
-        )
+        return not_run(AgentFailure(reason="store_unavailable", message=str(error), retryable=True))
 
 
 async def judge(

@@ -65,9 +65,7 @@ def _reference(record: RunRecord, report: Report) -> ReportRef:
     )
 
 
-def _meta(
-    record: RunRecord, attempts: Sequence[AttemptRecord], *, ended_at: str
-) -> dict[str, Any]:
+def _meta(record: RunRecord, attempts: Sequence[AttemptRecord], *, ended_at: str) -> dict[str, Any]:
     """What differs between two runs that say the same."""
     return {
         "run_id": record.run.id,

@@ -153,9 +153,7 @@ class Conductor:
         if fact.attempt == 0 and not fact.crashes:
             reason = "waiting_for_slot" if ahead else None
             message = f"{ahead} ahead at {self._plan.endpoint.host}" if ahead else None
-            frames = tell.step_status(
-                ref, step, StepStatus.QUEUED, reason=reason, message=message
-            )
+            frames = tell.step_status(ref, step, StepStatus.QUEUED, reason=reason, message=message)
             change = StepChange(status=StepStatus.QUEUED, reason=reason)
             await self._rooms.record(lambda: self._rooms.store.change_step(ref, change, frames))
         self._note(engine.StepQueued(step_id=step.id))
@@ -285,9 +283,7 @@ class Conductor:
         await self._open(step, None)
         view = self._rooms.trees.view(self._plan.tree.id)
         try:
-            accepted = await asyncio.to_thread(
-                results.compute, self._plan, step, self._facts, view
-            )
+            accepted = await asyncio.to_thread(results.compute, self._plan, step, self._facts, view)
         except Exception:
             log.exception("code_step_broke", run_id=self._run_id, step_id=step.id)
             await self._failed(step, _internal(), None)

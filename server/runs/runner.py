@@ -120,6 +120,4 @@ class Runner:
 
     async def _fail(self, record: RunRecord, reason: str) -> None:
         facts = await self._rooms.store.facts(record.run.id)
-        await close_run(
-            self._rooms, record, facts, status=RunStatus.FAILED, reason=reason
-        )
+        await close_run(self._rooms, record, facts, status=RunStatus.FAILED, reason=reason)

@@ -20,9 +20,7 @@ from protocol.states import RunStatus, StepStatus
 from server.ports import AgentResult, AttemptRecord, AttemptRef
 
 
-def run_status(
-    run_id: RunId, status: RunStatus, *, reason: str | None = None
-) -> list[StoredFrame]:
+def run_status(run_id: RunId, status: RunStatus, *, reason: str | None = None) -> list[StoredFrame]:
     return [FlowRunStatus(run_id=run_id, status=status, reason=reason)]
 
 
@@ -71,9 +69,7 @@ def attempt_end(
             )
         )
     frames += [
-        FlowRunFinding(
-            run_id=ref.run_id, step_id=ref.step_id, attempt=ref.attempt, finding=finding
-        )
+        FlowRunFinding(run_id=ref.run_id, step_id=ref.step_id, attempt=ref.attempt, finding=finding)
         for finding in findings
     ]
     frames.append(

@@ -78,9 +78,7 @@ def _migrate(db: sqlite3.Connection, path: Path) -> None:
         _back_up(db, path.with_name(f"{path.name}.before-{pending[0][0]:04}"))
     for version, sql in pending:
         # executescript would commit half a migration; one transaction holds all of it.
-        db.executescript(
-            f"BEGIN; {sql}; INSERT INTO schema_version VALUES ({version}); COMMIT;"
-        )
+        db.executescript(f"BEGIN; {sql}; INSERT INTO schema_version VALUES ({version}); COMMIT;")
 
 
 def _back_up(db: sqlite3.Connection, target: Path) -> None:

@@ -80,9 +80,7 @@ class SqliteStore:
         except (sqlite3.Error, OSError) as error:
             await self._stack.aclose()
             raise StoreUnavailable(f"{self._path} cannot be used: {error}") from error
-        self._writer = Writer(
-            db, clock=self._clock, committed=self._committed, tick=self._tick
-        )
+        self._writer = Writer(db, clock=self._clock, committed=self._committed, tick=self._tick)
         self._writer.start()
         return self
 
@@ -121,9 +119,7 @@ class SqliteStore:
                 " updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 _run_values(new),
             )
-            await tick.db.execute(
-                "INSERT INTO flow_generations VALUES (?, 1, 0)", (new.run.id,)
-            )
+            await tick.db.execute("INSERT INTO flow_generations VALUES (?, 1, 0)", (new.run.id,))
             await tick.db.executemany(
                 "INSERT INTO flow_steps (id, run_id, step_id, kind, agent, status, reused, input,"
                 " output, denied_tools, created_at, updated_at)"
@@ -155,7 +151,8 @@ class SqliteStore:
         if found[1] != body_hash:
             raise KeyConflict(key)
         cursor = await db.execute(
-            f"SELECT {rows.RUN_COLUMNS} FROM flow_runs WHERE id = ?", (found[0],)  # noqa: S608
+            f"SELECT {rows.RUN_COLUMNS} FROM flow_runs WHERE id = ?",
+            (found[0],),  # noqa: S608
         )
         cursor.row_factory = sqlite3.Row
         row = await cursor.fetchone()
@@ -316,18 +313,14 @@ class SqliteStore:
         return [rows.run(row) for row in found]
 
     async def steps(self, run_id: RunId) -> list[Step]:
-        found = await self._all(
-            "SELECT * FROM flow_steps WHERE run_id = ? ORDER BY number", run_id
-        )
+        found = await self._all("SELECT * FROM flow_steps WHERE run_id = ? ORDER BY number", run_id)
         return [rows.step(row) for row in found]
 
     async def facts(self, run_id: RunId) -> Facts:
         record = _known(
             await self._one("SELECT status, finishing FROM flow_runs WHERE id = ?", run_id), run_id
         )
-        found = await self._all(
-            "SELECT * FROM flow_steps WHERE run_id = ? ORDER BY number", run_id
-        )
+        found = await self._all("SELECT * FROM flow_steps WHERE run_id = ? ORDER BY number", run_id)
         return Facts(
             steps={StepId(row["step_id"]): rows.fact(row) for row in found},
             cancelling=record["status"] == RunStatus.CANCELLING,
@@ -450,9 +443,7 @@ class SqliteStore:
 
         async def write(tick: Tick) -> None:
             for row in found:
-                await tick.db.execute(
-                    "DELETE FROM flow_frame_pages WHERE run_id = ?", (row["id"],)
-                )
+                await tick.db.execute("DELETE FROM flow_frame_pages WHERE run_id = ?", (row["id"],))
                 await tick.db.execute(
                     "UPDATE flow_runs SET floor = head WHERE id = ?", (row["id"],)
                 )
@@ -539,7 +530,9 @@ async def _end_attempt(tick: Tick, ref: AttemptRef, change: StepChange) -> None:
 
 
 async def _run_status(db: aiosqlite.Connection, run_id: RunId) -> RunStatus:
-    row = await (await db.execute("SELECT status FROM flow_runs WHERE id = ?", (run_id,))).fetchone()
+    row = await (
+        await db.execute("SELECT status FROM flow_runs WHERE id = ?", (run_id,))
+    ).fetchone()
     if row is None:
         raise NotStored(f"no run {run_id}")
     return RunStatus(row[0])

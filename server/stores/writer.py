@@ -55,7 +55,9 @@ class Tick:
 
     async def _write_run(self, run_id: RunId, frames: list[StoredFrame]) -> list[LogEntry]:
         row = await (
-            await self.db.execute("SELECT head, outline_head FROM flow_runs WHERE id = ?", (run_id,))
+            await self.db.execute(
+                "SELECT head, outline_head FROM flow_runs WHERE id = ?", (run_id,)
+            )
         ).fetchone()
         assert row is not None
         head, outline_head = row
