@@ -153,7 +153,8 @@ def _tokens(text: str) -> list[_Token]:
     at = 0
     while True:
         match = _TOKEN.match(text, at)
-        assert match is not None and match.lastgroup is not None, "the pattern matches anything"
+        assert match is not None, "the pattern matches anything"
+        assert match.lastgroup is not None, "every alternative has a name"
         token = _Token(match.lastgroup, match[match.lastgroup], match.start(match.lastgroup) + 1)
         if token.kind == "bad":
             raise ExpressionError(f"unexpected {token.text!r}", column=token.column)

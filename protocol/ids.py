@@ -1,4 +1,4 @@
-"""The identifiers that cross the wire. All are strings on the wire; `Seq` and `Gen` are integers."""
+"""The identifiers that cross the wire: strings there, but for `Seq` and `Gen`."""
 
 import re
 from typing import NewType

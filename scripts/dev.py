@@ -58,7 +58,7 @@ def install(arguments: Sequence[str]) -> None:
 
 
 def demonstrate(arguments: Sequence[str]) -> None:
-    """review this repository with the real agent, and serve the page (until Ctrl-C on a terminal)"""
+    """review this repository with the real agent; on a terminal, go on serving the page"""
     install([])
     options = ["--project", str(ROOT), "--demo-if-unconfigured"]
     if sys.stdin.isatty() and sys.stdout.isatty():

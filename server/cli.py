@@ -34,7 +34,7 @@ class Fault(click.ClickException):
 
     def __init__(self, message: str, *, hint: str | None = None, code: int = FAILED) -> None:
         super().__init__(f"{message}\n  → {hint}" if hint else message)
-        self.exit_code: int = code
+        self.exit_code = code  # type: ignore[misc]  # click declares it on the class
 
 
 def fault_of(error: ProtocolError) -> Fault:

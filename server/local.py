@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import httpx
 import msgspec
@@ -61,9 +62,8 @@ async def own_server(
 
     It logs to DIR/server.log and ends with this process, whatever ends it.
     """
-    directory.mkdir(parents=True, exist_ok=True)
     log_path = directory / "server.log"
-    with log_path.open("wb") as log:
+    with await asyncio.to_thread(_open_log, log_path) as log:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -87,6 +87,11 @@ async def own_server(
         await _stop(process)
 
 
+def _open_log(path: Path) -> IO[bytes]:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return path.open("wb")
+
+
 async def _come_up(
     process: asyncio.subprocess.Process, directory: Path, log_path: Path
 ) -> ServerFile:
@@ -99,7 +104,8 @@ async def _come_up(
                 await asyncio.sleep(0.05)
     except TimeoutError:
         pass
-    tail = log_path.read_text("utf-8", "replace")[-LOG_TAIL:].strip()
+    text = await asyncio.to_thread(log_path.read_text, "utf-8", "replace")
+    tail = text[-LOG_TAIL:].strip()
     raise StartFailed(f"the server did not start; it said:\n{tail}")
 
 

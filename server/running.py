@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import sys
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -16,12 +15,12 @@ from rich.console import Console
 
 from protocol.codec import encode_frame
 from protocol.commands import Launch
-from protocol.frames import FlowRunFinished, FlowRunReport
+from protocol.frames import FlowRunFinished
 from protocol.ids import ProjectId, RunId
 from protocol.plan import FlowPlan
 from protocol.report import Severity
 from protocol.resources import Project
-from server.cli import UNAVAILABLE, USAGE, Fault, project_root
+from server.cli import USAGE, Fault, project_root
 from server.client import Client
 from server.demo.process import DemoProcess
 from server.local import ServerFile, own_server, running_server

@@ -55,9 +55,8 @@ async def install_qwen(console: Console) -> None:
     package = resources.files("server.agents").joinpath("qwen")
     wanted = package.joinpath("package-lock.json").read_bytes()
     lock = target / "package-lock.json"
-    if lock.exists() and await asyncio.to_thread(lock.read_bytes) == wanted:
-        if (target / "node_modules").exists():
-            return
+    if lock.exists() and lock.read_bytes() == wanted and (target / "node_modules").exists():
+        return
     node = await asyncio.to_thread(find_node)
     npm = shutil.which("npm", path=f"{node.parent}{os.pathsep}{os.environ.get('PATH', '')}")
     if npm is None:
@@ -99,7 +98,7 @@ async def _listening() -> dict[str, str]:
 
         async def answers(url: str) -> bool:
             try:
-                return (await http.get(f"{url}/models")).status_code < 500  # noqa: PLR2004
+                return (await http.get(f"{url}/models")).status_code < 500
             except httpx.HTTPError:
                 return False
 

@@ -52,7 +52,8 @@ def _finding(
     scope: Scope,
     checker: Checker,
 ) -> Finding:
-    assert step.prefix is not None and step.role is not None  # checks.py sees to it
+    assert step.prefix is not None, "checks.py sees to it"
+    assert step.role is not None, "checks.py sees to it"
     citations = [checker.check(cited) for cited in answered.citations]
     found = [citation for citation in citations if citation.state.found]
     finding = Finding(

@@ -3,6 +3,8 @@
 All three are computed. No agent writes a word of them.
 """
 
+from typing import assert_never
+
 from flows import words
 from flows.evidence.coverage import missing, why
 from flows.outputs import IssueType
@@ -47,7 +49,10 @@ def _answer(draft: Draft) -> str:
     where = f" in {_some(draft.coverage.files_reviewed, 'file')}" if draft.flow.uses_scope else ""
     if draft.standing:
         return _counted(draft) + where
-    return f"No finding that stands{where}{_apart(draft)}"
+    if draft.findings:
+        # Without them the run would look clean.
+        return f"No finding stands{where}; {len(draft.findings)} set apart"
+    return f"Nothing found{where}"
 
 
 def _counted(draft: Draft) -> str:
@@ -61,11 +66,6 @@ def _counted(draft: Draft) -> str:
         if counts[severity]
     ]
     return f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else parts[0]
-
-
-def _apart(draft: Draft) -> str:
-    """What was found but does not stand; without it the run would look clean."""
-    return f"; {len(draft.findings)} set apart as unverified or refuted" if draft.findings else ""
 
 
 def _triage_answer(triage: Triaged) -> str:
@@ -92,17 +92,25 @@ def recommendation(draft: Draft) -> str:
         return "None: too little of what this model cites exists. Run it again with another model."
     if draft.triage is not None:
         return _triage_recommendation(draft.triage)
-    partial = "" if draft.coverage.complete else " This holds only for what was covered."
-    counts = draft.counts
-    if counts[Severity.CRITICAL]:
-        return f"Resolve {_these(counts[Severity.CRITICAL], 'critical finding')} first.{partial}"
-    if counts[Severity.WARNING]:
-        return f"Settle {_these(counts[Severity.WARNING], 'warning')}.{partial}"
-    if counts[Severity.SUGGESTION]:
-        return f"Nothing has to change; weigh the suggestions.{partial}"
+    if draft.standing:
+        partial = "" if draft.coverage.complete else " This holds only for what was covered."
+        return _by_gravity(draft) + partial
     if draft.coverage.complete:
         return "Nothing was found that has to change."
     return "None: the run did not cover what it was to cover."
+
+
+def _by_gravity(draft: Draft) -> str:
+    gravest = draft.standing[0].severity
+    count = draft.counts[gravest]
+    match gravest:
+        case Severity.CRITICAL:
+            return f"Resolve {_these(count, 'critical finding')} first."
+        case Severity.WARNING:
+            return f"Settle {_these(count, 'warning')}."
+        case Severity.SUGGESTION:
+            return f"Nothing has to change; weigh {_these(count, 'suggestion')}."
+    assert_never(gravest)
 
 
 def _triage_recommendation(triage: Triaged) -> str:

@@ -7,7 +7,6 @@ from flows.report.escape import code, fence, inline, prose
 from flows.report.sections import place
 from protocol.report import (
     Citation,
-    CitationState,
     Finding,
     FindingState,
     Report,
@@ -34,13 +33,12 @@ def render(report: Report) -> str:
 def summary(report: Report) -> str:
     """Return at most 4,096 bytes: the answer, then as many findings as there is room for."""
     head = [
+        *_label(report),
         f"**{inline(report.headline[:MAX_HEADLINE])}**",
         "",
-        f"{inline(report.recommendation[:MAX_HEADLINE])}",
+        inline(report.recommendation[:MAX_HEADLINE]),
         "",
     ]
-    if report.demo and DEMO_LABEL not in report.headline[:MAX_HEADLINE]:
-        head.insert(0, f"{DEMO_LABEL}.\n")
     lines = [_summary_line(finding) for finding in _listed(report)]
     kept = _fitting(head, lines)
     if len(kept) < len(lines):
@@ -52,8 +50,7 @@ def summary(report: Report) -> str:
 
 
 def _blocks(report: Report) -> Iterator[str]:
-    if report.demo:
-        yield f"> **{DEMO_LABEL}.**"
+    yield from _label(report)
     yield f"# {inline(report.headline) or 'Report'}"
     yield _meta_line(report)
     yield from _table(report)
@@ -62,8 +59,14 @@ def _blocks(report: Report) -> Iterator[str]:
     for section in report.sections:
         yield from _section(section, findings, told)
     yield from _untold(report, told)
-    if report.next is not None:
+    if report.next is not None and report.next not in {it.text for it in report.sections}:
         yield f"Next: {code(report.next)}"
+
+
+def _label(report: Report) -> Iterator[str]:
+    """What the scripted demo model wrote says so in its first line, the headline or this one."""
+    if report.demo and not report.headline.startswith(DEMO_LABEL):
+        yield f"> **{DEMO_LABEL}.**\n"
 
 
 def _meta_line(report: Report) -> str:
@@ -159,7 +162,7 @@ def _facts_line(finding: Finding) -> str:
     parts = [
         finding.severity.value,
         finding.state.value,
-        f"{inline(finding.category)}",
+        inline(finding.category),
         f"confidence {finding.confidence.value}",
     ]
     if finding.introduced is not None:

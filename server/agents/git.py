@@ -48,8 +48,8 @@ def _run(
     arguments: Iterable[str], *, cwd: Path, extra: Mapping[str, str], stdin: bytes = b""
 ) -> bytes:
     try:
-        done = subprocess.run(  # noqa: S603 - a fixed program with separate arguments
-            ["git", *_NEUTRAL, *arguments],  # noqa: S607 - git of PATH, as the user has it
+        done = subprocess.run(
+            ["git", *_NEUTRAL, *arguments],
             cwd=cwd,
             env=_environment(extra),
             input=stdin,

@@ -95,7 +95,7 @@ def _api_error(text: str) -> AgentFailure:
     if status in (401, 403):
         hint = "check OPENAI_API_KEY or the settings file"
         return AgentFailure(reason="endpoint_refused_key", message=f"{message} ({hint})")
-    if status == 404:  # noqa: PLR2004
+    if status == 404:
         return AgentFailure(reason="endpoint_not_found", message=message)
     if "context" in text.lower() and status in (0, 400, 413):
         hint = "give the model a larger context, or review fewer files"

@@ -181,7 +181,7 @@ async def _stream(
 
 def _check_status(status: int, text: str, endpoint: ModelEndpoint) -> None:
     """Turn an HTTP error into its reason and its way out."""
-    if status < 400:  # noqa: PLR2004
+    if status < 400:
         return
     host = host_of(endpoint.base_url)
     said = " ".join(text.split())[:200]
@@ -189,7 +189,7 @@ def _check_status(status: int, text: str, endpoint: ModelEndpoint) -> None:
         raise AgentUnavailable(
             "endpoint_refused_key", f"{host} refuses the key", hint="set OPENAI_API_KEY"
         )
-    if status == 404:  # noqa: PLR2004
+    if status == 404:
         raise AgentUnavailable(
             "endpoint_not_found",
             f"{host} knows no such address",

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from flows.slash import Invocation
 from flows.situation import Situation
+from flows.slash import Invocation
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.plan import Tree
 from protocol.resources import Project

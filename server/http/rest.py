@@ -13,7 +13,7 @@ from starlette.routing import Route
 from flows.registry import Catalogue
 from flows.report import markdown
 from protocol.errors import ErrorCode, ProtocolError
-from protocol.ids import ProjectId, RunId, StepId, UserId, is_uuid
+from protocol.ids import RunId, StepId, UserId, is_uuid
 from protocol.report import Report
 from protocol.rest import InvalidRequest, parse_launch, parse_list_query
 from server.access import visible_run

@@ -10,6 +10,7 @@ from flows.facts import Facts
 from flows.results import Accepted
 from flows.schemas import schema_for
 from protocol.plan import PlannedStep
+from protocol.resources import Usage
 from server.ports import (
     AgentFailure,
     AgentOrder,
@@ -23,7 +24,6 @@ from server.ports import (
     RunRecord,
     StoreUnavailable,
 )
-from protocol.resources import Usage
 from server.runs.rooms import Rooms
 
 

@@ -111,7 +111,7 @@ class Conductor:
             await self._rooms.record(
                 lambda: self._rooms.store.change_run(self._run_id, RunStatus.RUNNING, frames)
             )
-        left = {id: fact.status for id, fact in self._facts.steps.items()}
+        left = {step_id: fact.status for step_id, fact in self._facts.steps.items()}
         self._note(engine.Restarted())
         for step_id, status in left.items():
             if status is StepStatus.RUNNING:

@@ -1,4 +1,4 @@
-"""From a launch to a durable run: parse, probe, pin the tree, plan, store. Nothing starts before."""
+"""From a launch to a durable run: parse, probe, pin the tree, plan, store. Then it may start."""
 
 import asyncio
 import hashlib

@@ -1,4 +1,4 @@
-"""The endpoint's slots, shared fairly: who was served longest ago goes first, then who is oldest."""
+"""The endpoint's slots, shared fairly: first who was served longest ago, then who waits longest."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -78,7 +78,7 @@ def _migrate(db: sqlite3.Connection, path: Path) -> None:
         _back_up(db, path.with_name(f"{path.name}.before-{pending[0][0]:04}"))
     for version, sql in pending:
         # executescript would commit half a migration; one transaction holds all of it.
-        db.executescript(f"BEGIN; {sql}; INSERT INTO schema_version VALUES ({version}); COMMIT;")
+        db.executescript(f"BEGIN; {sql}; INSERT INTO schema_version VALUES ({version}); COMMIT;")  # noqa: S608
 
 
 def _back_up(db: sqlite3.Connection, target: Path) -> None:
@@ -92,7 +92,7 @@ def _begin_boot(db: sqlite3.Connection, boot_id: str) -> None:
     clean = stored.get("clean_stop") == "1"
     db.execute("BEGIN IMMEDIATE")
     if "boot_id" in stored and stored["boot_id"] != boot_id and not clean:
-        unfinished = f"SELECT id FROM flow_runs WHERE status NOT IN {TERMINAL}"
+        unfinished = f"SELECT id FROM flow_runs WHERE status NOT IN {TERMINAL}"  # noqa: S608
         db.execute(
             f"INSERT INTO flow_generations SELECT id, gen + 1, head FROM flow_runs "  # noqa: S608
             f"WHERE id IN ({unfinished})"

@@ -151,8 +151,8 @@ class SqliteStore:
         if found[1] != body_hash:
             raise KeyConflict(key)
         cursor = await db.execute(
-            f"SELECT {rows.RUN_COLUMNS} FROM flow_runs WHERE id = ?",
-            (found[0],),  # noqa: S608
+            f"SELECT {rows.RUN_COLUMNS} FROM flow_runs WHERE id = ?",  # noqa: S608
+            (found[0],),
         )
         cursor.row_factory = sqlite3.Row
         row = await cursor.fetchone()

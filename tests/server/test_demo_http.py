@@ -129,7 +129,7 @@ async def test_an_answer_can_come_whole() -> None:
 
 async def test_it_listens_on_loopback_only() -> None:
     with pytest.raises(ValueError, match="loopback only"):
-        await serve("0.0.0.0")  # noqa: S104 — the address that must be refused
+        await serve("0.0.0.0")
 
 
 async def test_the_fake_gives_each_request_its_behaviour_and_records_it() -> None:
