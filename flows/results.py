@@ -99,7 +99,7 @@ def accept(
     `raw` is the answer as JSON types; `root` is where the agent saw the tree. Raises EvidenceError
     with a sentence for the agent when the answer cannot be taken as it is.
     """
-    assert step.output is not None, "checks.py sees to it"
+    assert step.output is not None  # checks.py lets no other flow through
     answer = parse_output(step.output, raw)
     checker = Checker(tree, root=root)
     match answer:

@@ -102,7 +102,7 @@ def _assemble(
         origins=allowed_origins(settings),
         clock=rooms.clock,
     )
-    launcher = Launcher(rooms)
+    launcher = Launcher(rooms, begin=runner.begin)
     commands = Commands(
         store=rooms.store, launcher=launcher, runner=runner, catalogue=rooms.catalogue
     )

@@ -50,7 +50,7 @@ def read_server_file(directory: Path) -> ServerFile | None:
 
 async def running_server(directory: Path) -> ServerFile | None:
     """The server of DIR, if it answers."""
-    found = read_server_file(directory)
+    found = await asyncio.to_thread(read_server_file, directory)
     return found if found is not None and await _answers(found.url) else None
 
 

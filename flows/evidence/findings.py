@@ -52,8 +52,8 @@ def _finding(
     scope: Scope,
     checker: Checker,
 ) -> Finding:
-    assert step.prefix is not None, "checks.py sees to it"
-    assert step.role is not None, "checks.py sees to it"
+    assert step.prefix is not None  # checks.py lets no other flow through
+    assert step.role is not None  # checks.py lets no other flow through
     citations = [checker.check(cited) for cited in answered.citations]
     found = [citation for citation in citations if citation.state.found]
     finding = Finding(

@@ -128,7 +128,6 @@ class Commands:
             answer, begin = await delivery.follow(record, subscription)
             send(answer)
             begin()
-        await self._runner.begin(run_id)
 
     async def _rerun(
         self, user: UserId, command: Rerun, send: Callable[[ControlFrame], None]
@@ -137,7 +136,6 @@ class Commands:
         launched = await self._launcher.rerun(user, parent, again=command.steps, key=command.key)
         run_id: RunId = launched.run.id
         send(FlowRunAck(id=command.id, run_id=run_id, created=launched.created))
-        await self._runner.begin(run_id)
 
 
 def _request(command: Launch | Plan) -> LaunchRequest:

@@ -102,7 +102,6 @@ class Rest:
             if error.code is ErrorCode.UNKNOWN_FLOW:
                 return self._unknown_flow(error)
             raise
-        await self._runner.begin(launched.run.id)
         return json({"run_id": launched.run.id}, 201 if launched.created else 200)
 
     async def list_runs(self, request: Request, user: UserId) -> Response:
@@ -137,7 +136,6 @@ class Rest:
         launched = await self._launcher.rerun(
             user, record, again=body.steps, key=_key(request) or body.key
         )
-        await self._runner.begin(launched.run.id)
         return json({"run_id": launched.run.id}, 201 if launched.created else 200)
 
     async def report_markdown(self, request: Request, user: UserId) -> Response:

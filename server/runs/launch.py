@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -16,7 +16,7 @@ from protocol.plan import FlowPlan
 from protocol.resources import Project, Run
 from protocol.states import RunStatus
 from server.ports import AgentUnavailable, KeyConflict, Launched, NewRun, Probe, RunRecord
-from server.runs.rooms import Rooms
+from server.runs.rooms import Rooms, to_the_end
 from server.world import rfc3339
 
 
@@ -43,8 +43,12 @@ class Prepared(NamedTuple):
 
 
 class Launcher:
-    def __init__(self, rooms: Rooms) -> None:
+    """Makes launches durable and begins them. `begin` is told of each new run, and waits for
+    nothing."""
+
+    def __init__(self, rooms: Rooms, *, begin: Callable[[RunId], None]) -> None:
         self._rooms = rooms
+        self._begin = begin
         self._store = rooms.store
         self._catalogue = rooms.catalogue
 
@@ -65,7 +69,8 @@ class Launcher:
                 if earlier is not None:
                     return Launched(earlier, created=False)
             prepared = await self._prepare(request)
-            return await self._store.launch(self._new_run(user, request, prepared, key=key))
+            new = self._new_run(user, request, prepared, key=key)
+            return await to_the_end(self._commit(new))
         except KeyConflict as error:
             raise _key_conflict() from error
 
@@ -95,9 +100,15 @@ class Launcher:
             parent_run_id=parent.run.id,
         )
         try:
-            return await self._store.launch(new)
+            return await to_the_end(self._commit(new))
         except KeyConflict as error:
             raise _key_conflict() from error
+
+    async def _commit(self, new: NewRun) -> Launched:
+        """Store and begin: a client that leaves in between leaves no run that nobody conducts."""
+        launched = await self._store.launch(new)
+        self._begin(launched.run.id)
+        return launched
 
     async def endpoint(self) -> Probe:
         """Check that there is an agent and an endpoint to trust; raises `agent_unavailable`."""

@@ -1,7 +1,7 @@
 """All live runs: one task each, owned here."""
 
 import asyncio
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.ids import RunId, StepId
@@ -19,36 +19,41 @@ CancelOutcome = Literal["cancelling", "already_terminal"]
 STOP_SECONDS = 10.0
 
 
+class Live(NamedTuple):
+    """A run that is being conducted: its conductor, as soon as there is one, and its task."""
+
+    ready: "asyncio.Future[Conductor]"
+    task: "asyncio.Task[None]"
+
+
 class Runner:
     """Starts, steers and stops the conductors. `start()` returns when every unfinished run goes
     on; `stop()` parks what is running and returns when no process is left."""
 
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
-        self._live: dict[RunId, tuple[Conductor, asyncio.Task[None]]] = {}
+        self._live: dict[RunId, Live] = {}
         self._stopping = False
 
     async def start(self) -> None:
         for run_id in await self._rooms.store.unfinished():
-            await self.begin(run_id)
+            self.begin(run_id)
 
-    async def begin(self, run_id: RunId) -> None:
-        """Conduct a stored run, unless that is being done or it has ended."""
-        record = await self._rooms.store.get(run_id)
-        if record is None or record.run.status.terminal or self._stopping:
+    def begin(self, run_id: RunId) -> None:
+        """Conduct a stored run, unless that is being done, it has ended, or the server stops.
+
+        It waits for nothing, so whoever has made a run durable can begin it in the same breath.
+        """
+        if run_id in self._live or self._stopping:
             return
-        facts = await self._rooms.store.facts(run_id)
-        # No await between the check and the entry: two begins make one conductor.
-        if run_id in self._live:
-            return
-        conductor = Conductor(record, facts, self._rooms)
-        task = asyncio.create_task(self._conduct(record, conductor), name=f"run {run_id}")
-        self._live[run_id] = (conductor, task)
+        ready: asyncio.Future[Conductor] = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(self._conduct(run_id, ready), name=f"run {run_id}")
+        self._live[run_id] = Live(ready, task)
 
     async def stop(self) -> None:
         """Park every run within the deadline; they go on at the next start."""
         self._stopping = True
-        tasks = [task for _, task in self._live.values()]
+        tasks = [live.task for live in self._live.values()]
         for task in tasks:
             task.cancel()
         if tasks:
@@ -57,8 +62,8 @@ class Runner:
     async def cancel(self, record: RunRecord, step_id: StepId | None = None) -> CancelOutcome:
         """Stop a run or one of its steps. Recorded first; the end follows when nothing runs."""
         run_id = record.run.id
-        conductor = self._conductor(run_id)
         if step_id is not None:
+            conductor = await self._conductor(run_id)
             if conductor is None:
                 return "already_terminal"
             if not conductor.knows(step_id):
@@ -69,6 +74,8 @@ class Runner:
             return "cancelling"
         frames = tell.run_status(run_id, RunStatus.CANCELLING, reason="cancelled_by_user")
         if await self._rooms.store.change_run(run_id, RunStatus.CANCELLING, frames):
+            # Looked up after the change: a conductor that is being made has read it or is told.
+            conductor = await self._conductor(run_id)
             if conductor is not None:
                 conductor.cancel(None)
             return "cancelling"
@@ -81,7 +88,7 @@ class Runner:
         run_id = record.run.id
         frames = tell.run_status(run_id, RunStatus.RUNNING, reason="finishing_early")
         if await self._rooms.store.request_finish(run_id, frames):
-            conductor = self._conductor(run_id)
+            conductor = await self._conductor(run_id)
             if conductor is not None:
                 conductor.finish()
             return
@@ -89,25 +96,39 @@ class Runner:
         if latest is None or latest.run.status.terminal:
             raise ProtocolError(ErrorCode.ALREADY_TERMINAL, "the run has ended", field="run_id")
 
-    def _conductor(self, run_id: RunId) -> Conductor | None:
+    async def _conductor(self, run_id: RunId) -> Conductor | None:
+        """The conductor of a live run; one that is being made is waited for."""
         live = self._live.get(run_id)
-        return live[0] if live else None
+        if live is None:
+            return None
+        waited: list[asyncio.Future[Any]] = [live.ready, live.task]
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        return live.ready.result() if live.ready.done() else None
 
-    async def _conduct(self, record: RunRecord, conductor: Conductor) -> None:
-        run_id = record.run.id
+    async def _conduct(self, run_id: RunId, ready: "asyncio.Future[Conductor]") -> None:
+        try:
+            record = await self._rooms.record(lambda: self._rooms.store.get(run_id))
+            if record is None or record.run.status.terminal:
+                return
+            await self._conduct_stored(record, ready)
+            log.info("run_ended", run_id=run_id)
+        finally:
+            del self._live[run_id]
+
+    async def _conduct_stored(self, record: RunRecord, ready: "asyncio.Future[Conductor]") -> None:
         try:
             unusable = self._unusable(record)
             if unusable:
                 await self._fail(record, unusable)
-            else:
-                await conductor.conduct()
-            log.info("run_ended", run_id=run_id)
+                return
+            facts = await self._rooms.record(lambda: self._rooms.store.facts(record.run.id))
+            conductor = Conductor(record, facts, self._rooms)
+            ready.set_result(conductor)
+            await conductor.conduct()
         except Exception:
             # A defect: the run ends by name instead of hanging for ever.
-            log.exception("run_broke", run_id=run_id)
+            log.exception("run_broke", run_id=record.run.id)
             await self._fail(record, "internal")
-        finally:
-            del self._live[run_id]
 
     def _unusable(self, record: RunRecord) -> str | None:
         """Why a stored plan cannot be conducted by this server, if it cannot."""
