@@ -1,5 +1,6 @@
 """The composition root: it alone joins the rooms with the stores, hubs and agents."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from server.http.rest import Rest
 from server.http.sign_in import SignIn, allowed_hosts, allowed_origins
 from server.logs import logger
 from server.ports import AgentUnavailable, Clock, Ids, ModelEndpoint
+from server.runs.housekeeping import keep_house
 from server.runs.launch import Launcher
 from server.runs.rooms import Clocks, Rooms
 from server.runs.runner import Runner
@@ -90,6 +92,10 @@ async def opened(settings: Settings, *, token: str, projects: list[Path]) -> Asy
         runner = Runner(rooms)
         stack.push_async_callback(runner.stop)
         await runner.start()
+        keeping = asyncio.create_task(
+            keep_house(store, clock, frames_days=settings.frames_days), name="housekeeping"
+        )
+        stack.push_async_callback(_cancelled, keeping)
         yield _assemble(settings, token, rooms=rooms, hub=hub, runner=runner)
 
 
@@ -132,6 +138,11 @@ def _assemble(
     app = Starlette(routes=routes)
     app.add_middleware(SafeHeaders)
     return Podium(app, channel, runner)
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
 
 
 class SafeHeaders:

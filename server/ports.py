@@ -284,6 +284,16 @@ class Store(Protocol):
         one if there is one. Folded frames read as if they were not."""
         ...
 
+    async def fold(self) -> bool:
+        """Fold the frames of one ended run into compressed pages of the original bytes, which
+        `read` inflates unseen; False when there is none left to fold."""
+        ...
+
+    async def expire(self, before: str) -> int:
+        """Delete the folded frames of runs that ended before a time (RFC 3339); returns how many
+        runs. Only this resets a reader."""
+        ...
+
     async def add_project(self, path: Path, name: str) -> Project:
         """Register a project; the same path is the same project."""
         ...

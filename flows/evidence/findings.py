@@ -1,6 +1,6 @@
 """From an agent's own findings to numbered findings with checked citations."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from flows.evidence.citations import Checker
@@ -80,12 +80,12 @@ def _finding(
     return finding
 
 
-def introduced(found: Iterable[Citation], scope: Scope) -> bool | None:
+def introduced(found: Sequence[Citation], scope: Scope) -> bool | None:
     """Say whether one of the found citations has a line that the change added.
 
-    None when no change is under review.
+    None when no change is under review, and when there is no found citation to tell by.
     """
-    if scope.kind not in DIFF_KINDS:
+    if scope.kind not in DIFF_KINDS or not found:
         return None
     added = {file.path: file.added for file in scope.files}
     return any(

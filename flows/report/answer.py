@@ -7,6 +7,7 @@ from typing import assert_never
 
 from flows import words
 from flows.evidence.coverage import missing, why
+from flows.expressions import BAND_NAMES
 from flows.outputs import IssueType
 from flows.report.draft import Draft
 from flows.results import Triaged
@@ -138,14 +139,20 @@ def next_command(draft: Draft) -> str | None:
 def _after_triage(triage: Triaged, commands: dict[str, str]) -> str | None:
     """By type and severity: a fault is looked at as deeply as it is grave, the rest briefly.
 
-    Without a place in the code there is nothing to look at: then the issue needs more text.
+    Without a place in the code there is nothing to look at.
     """
     paths = _found_paths(triage)
     if not paths:
         return commands.get("partial")
     review = commands.get("findings", "").partition(" ")[0]
-    targets = " ".join(words.bare(path) for path in paths[:MAX_PATHS])
+    targets = " ".join(_as_word(path) for path in paths[:MAX_PATHS])
     return f"{review} {_depth(triage).value} {targets}" if review else None
+
+
+def _as_word(path: str) -> str:
+    """Write a path so that it reads neither as a band, a flag nor a quoted text."""
+    mistakable = path.startswith(("-", '"')) or path in BAND_NAMES
+    return words.bare(f"./{path}" if mistakable else path)
 
 
 def _depth(triage: Triaged) -> Band:

@@ -8,7 +8,7 @@ import re
 from flows.evidence.text import printable
 
 _SPAN = re.compile(r"(?<!`)`[^`]+`(?!`)")
-_SPECIAL = re.compile(r"[\\`*\[\]<>#|~$]|(?<!\w)_|_(?!\w)|&(?=#?\w+;)|!(?=\[)")
+_SPECIAL = re.compile(r"[\\`*\[\]<>#|~$]|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)|!(?=\[)")
 _LEADING = re.compile(r"\s*(?:(?P<number>\d{1,9})(?=[.)])|(?=[-+=:]))")
 _BACKTICKS = re.compile(r"`+")
 _INFO = re.compile(r"[a-z0-9]{1,12}")

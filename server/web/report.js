@@ -8,11 +8,10 @@ export function drawReport(report, links) {
   const findings = new Map(report.findings.map((finding) => [finding.id, finding]));
   const nodes = [
     element("h3", { textContent: report.headline }),
-    report.recommendation ? element("p", { textContent: report.recommendation }) : null,
     element("p", { className: "facts" }, citations(report.citations), " · ", ...links),
   ];
   for (const section of report.sections) nodes.push(...drawSection(section, findings));
-  return nodes.filter(Boolean);
+  return nodes;
 }
 
 function citations({ total, verified, moved, ambiguous, unverified, invalid }) {
@@ -45,9 +44,11 @@ function drawFinding(finding) {
 
 function drawCitation(citation) {
   const state = citation.state ?? "unverified";
+  const { path, line_start: first, line_end: last } = citation;
+  const place = first === last ? `${path}:${first}` : `${path}:${first}–${last}`;
   return element("figure", { className: `citation ${state}` },
     element("figcaption", {},
-      element("code", { textContent: `${citation.path}:${citation.line_start}–${citation.line_end}` }),
+      element("code", { textContent: place }),
       ` ${MARKS[state]} ${state}`),
     element("pre", { textContent: citation.quote }));
 }

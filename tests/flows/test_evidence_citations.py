@@ -305,8 +305,8 @@ def test_a_thousand_citations_of_a_large_tree_take_less_than_a_second() -> None:
     citations += [
         cited("self.lock.release()", path="big.py", start=n * 990 + 1) for n in range(100)
     ]
-    began = time.perf_counter()
+    began = time.process_time()
     checker = Checker(tree, root=ROOT)
     states = {checker.check(citation).state.found for citation in citations}
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
     assert states == {True}

@@ -88,6 +88,7 @@ def test_introduced_is_computed_from_the_added_lines(kind: str) -> None:
     assert introduced([place(start=3, end=10)], scope) is False
     assert introduced([place(start=3, end=10), place(start=2, end=3)], scope) is True
     assert introduced([place("lib/db.py", 1, 2)], scope) is False
+    assert introduced([], scope) is None
 
 
 @pytest.mark.parametrize("kind", ["paths", "tree", "none"])

@@ -181,9 +181,9 @@ def test_verdicts_have_to_match_what_was_submitted() -> None:
     accepted = take(VALIDATE, verdicts(verdict("SEC-01")), merged())
     assert accepted.output == json_of(accepted)
     assert accepted.output["verdicts"][0]["kind"] == "confirmed"
-    for given in ((), (verdict("JUN-01"),), (verdict("SEC-01"), verdict("JUN-02"))):
+    for wrong in ((), (verdict("JUN-01"),), (verdict("SEC-01"), verdict("JUN-02"))):
         with pytest.raises(EvidenceError):
-            take(VALIDATE, verdicts(*given), merged())
+            take(VALIDATE, verdicts(*wrong), merged())
     with pytest.raises(VerdictError, match="SEC-01"):
         take(VALIDATE, verdicts(verdict("SEC-02")), merged())
 

@@ -1,0 +1,38 @@
+"""Debian's Chromium, driven by Playwright."""
+
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from playwright.async_api import Page, async_playwright
+
+FLAGS = [
+    "--no-sandbox",  # Chromium refuses its own sandbox to root, as in CI
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@asynccontextmanager
+async def page(*, width: int = 1280, height: int = 900) -> AsyncIterator[Page]:
+    """An empty page; the test fails on any error that the page reports."""
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("chromium is not installed")
+    problems: list[str] = []
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=program, args=FLAGS)
+        opened = await browser.new_page(viewport={"width": width, "height": height})
+        opened.on("pageerror", lambda error: problems.append(str(error)))
+        opened.on(
+            "console",
+            lambda said: problems.append(said.text) if said.type == "error" else None,
+        )
+        yield opened
+        await browser.close()
+    assert problems == []
