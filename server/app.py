@@ -23,7 +23,7 @@ from server.http.answers import json
 from server.http.rest import Rest
 from server.http.sign_in import SignIn, allowed_hosts, allowed_origins
 from server.logs import logger
-from server.ports import AgentUnavailable, Clock, Ids, ModelEndpoint
+from server.ports import AgentRunner, AgentUnavailable, Clock, Ids, ModelEndpoint
 from server.runs.housekeeping import keep_house
 from server.runs.launch import Launcher
 from server.runs.rooms import Clocks, Rooms
@@ -52,15 +52,18 @@ class Podium:
 
 
 @asynccontextmanager
-async def opened(settings: Settings, *, token: str, projects: list[Path]) -> AsyncIterator[Podium]:
+async def opened(
+    settings: Settings, *, token: str, projects: list[Path], agent: AgentRunner | None = None
+) -> AsyncIterator[Podium]:
     """Open the store, go on with every unfinished run, and close in the reverse order.
 
-    Raises ProtocolError when a project cannot be used, and StoreError when the store cannot.
+    `agent` None is the pinned qwen. Raises ProtocolError when a project cannot be used, and
+    StoreError when the store cannot.
     """
     clock: Clock = SystemClock()
     ids: Ids = RandomIds()
     hub = MemoryHub()
-    agent = QwenRunner(
+    agent = agent or QwenRunner(
         settings.directory,
         clock=clock,
         probe_seconds=settings.probe_seconds,

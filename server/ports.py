@@ -431,6 +431,10 @@ class AgentRunner(Protocol):
         """Try an endpoint as an agent would use it (cached), or raise AgentUnavailable."""
         ...
 
+    async def reap(self) -> None:
+        """At a start: end what an earlier server left running."""
+        ...
+
     async def run(self, order: AgentOrder, emit: Emit) -> AgentResult:
         """Make one attempt. Cancelling it kills the agent's whole process tree and returns only
         when the last process is gone."""

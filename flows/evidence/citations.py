@@ -114,9 +114,8 @@ def _hit(file: FoldedFile, quote: list[str], cited: CitedLines) -> _Hit | None:
 
 
 def _is_cited(lines: Lines, cited: CitedLines) -> bool:
-    """Whether the quote stands inside the cited lines, or starts exactly with them."""
-    starts = lines.start == cited.line_start
-    return starts or (lines.start > cited.line_start and lines.end <= cited.line_end)
+    """Whether lines from the cited one on stay inside the cited lines, or start just there."""
+    return lines.start == cited.line_start or lines.end <= cited.line_end
 
 
 def _narrowed(lines: Lines, cited: CitedLines) -> str | None:

@@ -47,12 +47,14 @@ class QwenRunner:
         clock: Clock,
         probe_seconds: float = 120.0,
         keep_attempts: bool = False,
+        installed: Installation | None = None,
     ) -> None:
+        """`installed` None: the one that `installation.find` finds, once it is needed."""
         self._data = data
         self._clock = clock
         self._keep = keep_attempts
         self._prober = Prober(clock, seconds=probe_seconds)
-        self._installed: Installation | None = None
+        self._installed = installed
 
     async def check(self) -> str:
         return (await self._installation()).version

@@ -102,6 +102,7 @@ class Writer:
         self._committed = committed
         self._tick = tick
         self._waiting: asyncio.Queue[_Waiting | None] = asyncio.Queue(MAX_WAITING)
+        self._urgent = asyncio.Event()
         self._full_sync = False
         self._task: asyncio.Task[None] | None = None
 
@@ -112,6 +113,7 @@ class Writer:
         """Commit what waits, then end."""
         if self._task is not None:
             await self._waiting.put(None)
+            self._urgent.set()
             await asyncio.wait_for(self._task, STOP_SECONDS)
 
     async def do(self, write: Callable[[Tick], Awaitable[T]], *, state: bool) -> T:
@@ -119,6 +121,8 @@ class Writer:
         whether it was done. A write that raises a StoreError or IllegalMove wrote nothing."""
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         await self._waiting.put(_Waiting(write, state, done))
+        if state:
+            self._urgent.set()
         return await done
 
     async def _run(self) -> None:
@@ -126,6 +130,7 @@ class Writer:
         while not stopping:
             first = await self._waiting.get()
             began = self._clock.monotonic()
+            self._urgent.clear()
             batch = [first]
             while not self._waiting.empty():
                 batch.append(self._waiting.get_nowait())
@@ -134,7 +139,13 @@ class Writer:
             spent = self._clock.monotonic() - began
             pause = min(MAX_TICK, max(self._tick, 2 * spent)) - spent
             if self._tick and pause > 0 and not stopping:
-                await self._clock.sleep(pause)
+                await self._gather(pause)
+
+    async def _gather(self, pause: float) -> None:
+        """Let writes gather for the rest of the tick; a change of state ends it at once."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await self._urgent.wait()
 
     async def _commit(self, batch: list[_Waiting]) -> None:
         answers: list[tuple[asyncio.Future[Any], Any, BaseException | None]] = []

@@ -106,6 +106,9 @@ class FakeAgent:
         public = Endpoint(name=endpoint.name, host="fake", model=endpoint.model)
         return Probe(public=public, slots=self.slots, context_tokens=None)
 
+    async def reap(self) -> None:
+        return None
+
     async def run(self, order: AgentOrder, emit: Emit) -> AgentResult:
         async with self._started:
             self.orders.append(order)

@@ -144,11 +144,12 @@ def test_part_of_a_line_is_a_quote() -> None:
 
 
 def test_a_whole_line_is_preferred_to_a_part_but_the_cited_place_to_both() -> None:
-    tree = MemoryTree({"a": "call(first, second)\nx\ny = call(first, second)\n"})
+    tree = MemoryTree({"a": "call(first, second)\nx\nx\ny = call(first, second)\n"})
     checker = Checker(tree, root=ROOT)
-    assert checker.check(cited("call(first, second)", path="a", start=2)).line_start == 1
-    at_part = checker.check(cited("call(first, second)", path="a", start=3))
-    assert (at_part.state, at_part.line_start) == (CitationState.VERIFIED, 3)
+    near_part = checker.check(cited("call(first, second)", path="a", start=3))
+    assert (near_part.state, near_part.line_start) == (CitationState.MOVED, 1)
+    at_part = checker.check(cited("call(first, second)", path="a", start=4))
+    assert (at_part.state, at_part.line_start) == (CitationState.VERIFIED, 4)
 
 
 def test_of_several_places_the_nearest_is_taken() -> None:

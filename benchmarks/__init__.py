@@ -1,0 +1,1 @@
+"""What podium promises of speed and size, measured: `make bench`."""
