@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sys
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -116,8 +117,10 @@ async def follow(client: Client, run_id: str, *, as_json: bool) -> int:
 
 
 def page_address(place: ServerFile, run_id: RunId) -> str:
-    """The page of a run; the token is in the fragment, which no server ever sees."""
-    return f"{place.url}/#token={place.token}&run={run_id}"
+    """The page of a run. The token is in the fragment, which no server ever sees, and only where
+    a person reads it: the output of a script ends up in logs."""
+    token = f"token={place.token}&" if sys.stderr.isatty() else ""
+    return f"{place.url}/#{token}run={run_id}"
 
 
 def _watcher(*, as_json: bool) -> Watcher:

@@ -113,7 +113,7 @@ def _copy_all(
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
             target.chmod(0o444)
-            files.append(PinnedFile(path, _line_count(content)))
+            files.append(PinnedFile(path, len(lines_of(content))))
         except _Skip as skip:
             left_out.append((path, str(skip)))
         except FileNotFoundError:
@@ -211,8 +211,15 @@ def _through_link(project: Path, path: str) -> bool:
     return False
 
 
-def _line_count(content: bytes) -> int:
-    return len(content.decode("utf-8", "replace").splitlines())
+def lines_of(content: bytes) -> list[str]:
+    """The lines of a file as its readers number them: parted by newlines and by nothing else.
+
+    `str.splitlines` would part at form feeds too, and every line number behind one would be off.
+    """
+    lines = content.decode("utf-8", "replace").split("\n")
+    if lines[-1] == "":
+        lines.pop()
+    return [line.removesuffix("\r") for line in lines]
 
 
 def _settle(staging: Path, target: Path) -> Path:

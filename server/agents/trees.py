@@ -12,7 +12,7 @@ from protocol.plan import Tree
 from protocol.resources import Project
 from server.agents.changes import BadScope, find_changes
 from server.agents.git import GitError
-from server.agents.snapshot import Pinned, pin
+from server.agents.snapshot import Pinned, lines_of, pin
 from server.ports import Probe
 
 MAX_SHOWN = 50
@@ -41,7 +41,7 @@ class PinnedView:
         place = self._root / path
         if ".." in Path(path).parts or not place.is_file():
             return None
-        return place.read_bytes().decode("utf-8", "replace").splitlines()
+        return lines_of(place.read_bytes())
 
 
 class PinnedTrees:
