@@ -4,14 +4,20 @@
 `make TARGET` calls this script, and `python3 scripts/dev.py TARGET` works where make is missing.
 """
 
+# An older Python must get as far as `main`, which says what is needed: annotations stay texts.
+from __future__ import annotations
+
 import argparse
+import contextlib
 import hashlib
+import importlib.util
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -23,10 +29,40 @@ LOCK = ROOT / "requirements.lock"
 AGENT = ROOT / "server" / "agents" / "qwen"
 AGENT_FILES = ("package.json", "package-lock.json")
 STAMP = VENV / ".podium-installed"
+CHECKS = ROOT / "scripts" / "checks.py"
 MIN_PYTHON = (3, 11)
+NAMES = ("python3.13", "python3.12", "python3.11", "python3.14", "python3")
+"""Of a Python that may be new enough; those that the tests run on come first."""
 MIN_NODE = 22
 DEBIAN = {"bwrap": "bubblewrap", "chromium": "chromium", "git": "git"}
 FONTS = "fonts-dejavu-core"
+VENV_PACKAGE = "python3-venv"
+IMPATIENT = ("--fetch-retries=2", "--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=1000")
+"""npm's own patience is half a minute for each of forty packages, in silence, without a network."""
+ROOMS = ("protocol", "flows", "server")
+SHIPPED = (
+    *(f"{room}/**/*.py" for room in ROOMS),
+    "flows/briefs/*.md",
+    "flows/catalog/*.toml",
+    "server/agents/qwen/*.json",
+    "server/stores/**/*.sql",
+    "server/web/*.*",
+)
+"""What the wheel must hold."""
+NO_AGENT = 4
+"""podium's exit code where no agent can start."""
+CHILD_SECONDS = 30.0
+"""How long an interrupted command may clean up."""
+EPILOG = """\
+what follows TARGET is passed on:
+  python3 scripts/dev.py test tests/flows -k slash
+  make test ARGS="tests/flows -k slash"
+  make lock ARGS=--upgrade
+
+environment:
+  PODIUM_SKIP_APT=1  install none of Debian's packages
+  CI=true            `test` refuses to start without Chromium and bubblewrap
+  PODIUM_NO_SKIPS=1  a skipped test is a failed one"""
 
 
 class Stop(Exception):
@@ -46,10 +82,8 @@ def install(arguments: Sequence[str]) -> None:
     wanted = fingerprint()
     if STAMP.exists() and STAMP.read_text() == wanted:
         return
-    if not PYTHON.exists():
-        say("creating .venv")
-        run(sys.executable, "-m", "venv", str(VENV))
-    say("installing the locked packages")
+    make_venv()
+    say("installing the locked packages (about a minute the first time)")
     pip("install", "--require-hashes", "-r", str(LOCK))
     pip("install", "--no-deps", "--no-build-isolation", "-e", str(ROOT))
     install_agent(VENV)
@@ -64,7 +98,8 @@ def demonstrate(arguments: Sequence[str]) -> None:
     if sys.stdin.isatty() and sys.stdout.isatty():
         options.append("--keep-serving")
     podium = str(BIN / "podium")
-    os.execv(podium, [podium, "run", "/code-review small", *options, *arguments])  # noqa: S606
+    command = [podium, "run", "/code-review small", *options, *arguments]
+    os.execv(podium, command)  # noqa: S606 - a list of arguments, no shell
 
 
 def test(arguments: Sequence[str]) -> None:
@@ -89,21 +124,19 @@ def check(arguments: Sequence[str]) -> None:
     run(str(BIN / "ruff"), "check", ".")
     run(str(BIN / "mypy"))
     run(str(BIN / "lint-imports"))
-    check_locks()
+    run(str(PYTHON), str(CHECKS))
     say("all checks passed")
 
 
 def wheel(arguments: Sequence[str]) -> None:
-    """build the wheel, install it elsewhere from the lock, and try it there"""
+    """build the wheel, install it elsewhere at the lock's versions, and try it there"""
     install([])
     with tempfile.TemporaryDirectory(prefix="podium-wheel-") as folder:
         place = Path(folder)
         run(str(PYTHON), "-m", "hatchling", "build", "-t", "wheel", "-d", str(place / "dist"))
         built = next((place / "dist").glob("*.whl"))
-        run(sys.executable, "-m", "venv", str(place / "venv"))
-        inside = str(place / "venv" / "bin" / "python")
-        run(inside, "-m", "pip", "install", "-q", "--require-hashes", "-r", str(LOCK))
-        run(inside, "-m", "pip", "install", "-q", "--no-deps", str(built))
+        check_contents(built)
+        install_wheel(built, place)
         try_wheel(place)
     say("the wheel works")
 
@@ -122,13 +155,17 @@ def lock(arguments: Sequence[str]) -> None:
         "--python-version", "3.11", "--generate-hashes", "--no-annotate", "--no-header",
         "--no-emit-index-url", "--no-emit-find-links", "--quiet", "-o", str(LOCK), *arguments,
     )  # fmt: skip
-    check_locks()
+    run(str(PYTHON), str(CHECKS))
 
 
 def clean(arguments: Sequence[str]) -> None:
-    """remove .venv and every cache"""
-    for name in (".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", "dist"):
+    """remove .venv, every cache, and what was built or measured"""
+    for name in (".venv", ".hypothesis", "build", "dist"):
         shutil.rmtree(ROOT / name, ignore_errors=True)
+    for cache in ROOT.glob(".*_cache"):
+        shutil.rmtree(cache, ignore_errors=True)
+    for figures in (*ROOT.glob(".coverage"), *ROOT.glob(".coverage.*")):
+        figures.unlink()
 
 
 TARGETS = {
@@ -142,6 +179,33 @@ TARGETS = {
     "lock": lock,
     "clean": clean,
 }
+
+
+# --- the environment ----------------------------------------------------------------------------
+
+
+def fingerprint() -> str:
+    """Changes when something that `install` reads does."""
+    digest = hashlib.sha256(sys.version.encode())
+    for path in (LOCK, ROOT / "pyproject.toml", *(AGENT / name for name in AGENT_FILES)):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def make_venv() -> None:
+    """A .venv whose pip works: the one that is there, else a new one."""
+    if runs(PYTHON, "import pip"):
+        return
+    if importlib.util.find_spec("ensurepip") is None:
+        raise Stop(f"this Python cannot make a venv: apt-get install {VENV_PACKAGE}")
+    say("creating .venv")
+    # One that is there is half made, or its Python was replaced.
+    run(sys.executable, "-m", "venv", "--clear", str(VENV))
+
+
+def pip(*arguments: str) -> None:
+    # Twice quiet leaves the errors, and drops a warning for each package of each extra index.
+    run(str(PYTHON), "-m", "pip", "--disable-pip-version-check", *arguments, "-qq")
 
 
 # --- the agent ----------------------------------------------------------------------------------
@@ -162,8 +226,9 @@ def install_agent(venv: Path) -> None:
     # The optional dependencies are native code for a terminal UI that podium never opens. `npm ci`
     # refuses the lock where a registry lacks one of them for another system; this does not, and
     # it checks the lock's hash all the same.
-    options = ["--no-save", "--omit=optional", "--ignore-scripts", "--no-audit", "--no-fund"]
-    run(npm, "install", *options, "--loglevel=error", cwd=target, environment={"PATH": path})
+    options = ["--no-save", "--omit=optional", "--ignore-scripts"]
+    quiet = ["--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error"]
+    run(npm, "install", *options, *quiet, *IMPATIENT, cwd=target, environment={"PATH": path})
     # The package ships its search tool without the right to be run.
     for tool in target.glob("node_modules/@qwen-code/qwen-code/vendor/ripgrep/*/rg"):
         tool.chmod(0o755)
@@ -190,7 +255,10 @@ def node_major(node: str) -> int:
 
 
 def missing_packages() -> list[str]:
-    return [package for program, package in DEBIAN.items() if shutil.which(program) is None]
+    missing = [package for program, package in DEBIAN.items() if shutil.which(program) is None]
+    if importlib.util.find_spec("ensurepip") is None and not PYTHON.exists():
+        missing.append(VENV_PACKAGE)
+    return missing
 
 
 def install_debian_packages() -> None:
@@ -200,7 +268,7 @@ def install_debian_packages() -> None:
         return
     apt = shutil.which("apt-get")
     if apt is None or os.geteuid() != 0:
-        say(f"missing, for containment and browser tests: {' '.join(missing)}")
+        say(f"missing, please install with your package manager: {' '.join(missing)}")
         return
     say(f"installing Debian's {' '.join(missing)}")
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
@@ -219,49 +287,59 @@ def require_debian_packages() -> None:
         raise Stop(f"the tests need {' '.join(missing)}: apt-get install {' '.join(missing)}")
 
 
-# --- checks of our own --------------------------------------------------------------------------
+# --- the wheel ----------------------------------------------------------------------------------
 
 
-def check_locks() -> None:
-    """Locks hold hashes and no addresses."""
-    text = LOCK.read_text()
-    if re.search(r"^\s*--(?:extra-)?index|://|^file:|--find-links", text, re.MULTILINE):
-        raise Stop("requirements.lock holds an address; run `make lock`")
-    if "--hash=sha256:" not in text:
-        raise Stop("requirements.lock holds no hashes; run `make lock`")
-    if '"resolved"' in (AGENT / "package-lock.json").read_text():
-        raise Stop("package-lock.json holds download addresses: remove the `resolved` lines")
+def check_contents(built: Path) -> None:
+    """The wheel holds the three rooms with all their files, and nothing else."""
+    names = set(zipfile.ZipFile(built).namelist())
+    missing = {
+        name
+        for pattern in SHIPPED
+        for name in (path.relative_to(ROOT).as_posix() for path in ROOT.glob(pattern))
+        if name not in names
+    }
+    if missing:
+        raise Stop(f"the wheel lacks {' '.join(sorted(missing))}")
+    strange = {name.split("/")[0] for name in names} - set(ROOMS)
+    if any(not name.endswith(".dist-info") for name in strange):
+        raise Stop(f"the wheel also holds {' '.join(sorted(strange))}")
+
+
+def install_wheel(built: Path, place: Path) -> None:
+    """Install what the wheel declares and no more, so that a dependency it forgot is missed."""
+    versions = [line.rstrip(" \\") for line in LOCK.read_text().splitlines() if line[:1].isalnum()]
+    constraints = place / "constraints.txt"
+    constraints.write_text("\n".join(versions))
+    run(sys.executable, "-m", "venv", str(place / "venv"))
+    inside = str(place / "venv" / "bin" / "python")
+    run(inside, "-m", "pip", "install", "-qq", "-c", str(constraints), str(built))
 
 
 def try_wheel(place: Path) -> None:
-    """The installed wheel, with nothing of this checkout in reach."""
+    """The installed wheel, with nothing of this checkout or of the user's settings in reach."""
+    alone = {
+        "OPENAI_BASE_URL": "",
+        "PYTHONPATH": "",
+        "XDG_CONFIG_HOME": str(place / "config"),
+        "XDG_DATA_HOME": str(place / "data"),
+    }
     podium = str(place / "venv" / "bin" / "podium")
     for words in (("--version",), ("flows",), ("flows", "code-review"), ("schema",), ("--help",)):
-        run(podium, *words, cwd=place, quiet=True)
-    script = (
-        "import protocol, flows, server, pathlib\n"
-        "root = pathlib.Path(server.__file__).parent\n"
-        "assert 'site-packages' in str(root), root\n"
-        "for name in ('web/index.html', 'stores/migrations/0001_initial.sql',"
-        " 'agents/qwen/package-lock.json'):\n"
-        "    assert (root / name).is_file(), name\n"
-    )
-    run(str(place / "venv" / "bin" / "python"), "-I", "-c", script, cwd=place)
+        run(podium, *words, cwd=place, environment=alone, quiet=True)
+    try:
+        run(podium, "doctor", cwd=place, environment=alone, quiet=True)
+    except Stop as failure:
+        if failure.code != NO_AGENT:
+            raise
+    script = "import protocol, flows, server\nfor m in (protocol, flows, server): print(m.__file__)"
+    inside = [str(place / "venv" / "bin" / "python"), "-I", "-c", script]
+    files = subprocess.run(inside, cwd=place, capture_output=True, text=True, check=False).stdout
+    if files.count(f"{place}/venv/") != len(ROOMS):
+        raise Stop(f"the wheel's packages do not come from where it was installed:\n{files}")
 
 
 # --- running ------------------------------------------------------------------------------------
-
-
-def fingerprint() -> str:
-    """Changes when something that `install` reads does."""
-    digest = hashlib.sha256(sys.version.encode())
-    for path in (LOCK, ROOT / "pyproject.toml", *(AGENT / name for name in AGENT_FILES)):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def pip(*arguments: str) -> None:
-    run(str(PYTHON), "-m", "pip", "--disable-pip-version-check", *arguments, "-q")
 
 
 def run(
@@ -270,14 +348,41 @@ def run(
     environment: Mapping[str, str] | None = None,
     quiet: bool = False,
 ) -> None:
-    """Run a command; raises Stop with its exit code when it fails."""
+    """Run a command to its end; raises Stop with its exit code when it fails."""
     output = subprocess.DEVNULL if quiet else None
-    done = subprocess.run(
-        command, cwd=cwd, env={**os.environ, **(environment or {})}, stdout=output, check=False
-    )
-    if done.returncode:
-        shown = " ".join([Path(command[0]).name, *command[1:4]])
-        raise Stop(f"`{shown} …` failed with code {done.returncode}", done.returncode)
+    shown = " ".join([Path(command[0]).name, *command[1:4]])
+    try:
+        process = subprocess.Popen(
+            command, cwd=cwd, env={**os.environ, **(environment or {})}, stdout=output
+        )
+    except OSError as error:
+        raise Stop(f"cannot run `{shown} …`: {error.strerror}; try `make clean install`") from error
+    code = wait(process)
+    if code:
+        code = code if code > 0 else 128 - code
+        raise Stop(f"`{shown} …` failed with code {code}; what it printed says why", code)
+
+
+def wait(process: subprocess.Popen[bytes]) -> int:
+    """The exit code. At Ctrl-C the command, which had it too, may clean up; not at a second."""
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(CHILD_SECONDS)
+        raise
+    finally:
+        if process.poll() is None:
+            process.kill()
+
+
+def runs(python: str | Path, script: str) -> bool:
+    """Whether this Python ends the script well; a shim may stand for one that is not there."""
+    try:
+        done = subprocess.run([str(python), "-c", script], capture_output=True, check=False)
+    except OSError:
+        return False
+    return done.returncode == 0
 
 
 def say(message: str) -> None:
@@ -286,24 +391,38 @@ def say(message: str) -> None:
 
 def newer_python() -> str | None:
     """A Python on PATH that is new enough and really runs."""
-    for name in ("python3.13", "python3.12", "python3.11"):
-        found = shutil.which(name)
-        if found and subprocess.run([found, "-c", ""], capture_output=True).returncode == 0:  # noqa: PLW1510
-            return found
+    script = f"import sys; sys.exit(sys.version_info < {MIN_PYTHON})"
+    for name in NAMES:
+        for folder in os.get_exec_path():
+            candidate = Path(folder) / name
+            if candidate.is_file() and runs(candidate, script):
+                return str(candidate)
     return None
 
 
+def require_python() -> None:
+    """Go on in a Python that is new enough, or say what to install."""
+    if os.name == "nt":
+        sys.exit("podium: native Windows is not supported; use WSL2")
+    if sys.version_info >= MIN_PYTHON:
+        return
+    found = newer_python()
+    if found is None:
+        version = ".".join(map(str, sys.version_info[:3]))
+        sys.exit(
+            f"podium: this is Python {version}; install 3.11 or newer"
+            " (Debian 12: apt-get install python3 python3-venv), or name one: make PYTHON=…"
+        )
+    os.execv(found, [found, *sys.argv])  # noqa: S606 - a list of arguments, no shell
+
+
 def main() -> None:
-    if sys.version_info < MIN_PYTHON:
-        found = newer_python()
-        if found is None:
-            sys.exit("podium: Python 3.11 or newer is needed")
-        os.execv(found, [found, *sys.argv])  # noqa: S606
+    require_python()
     width = max(map(len, TARGETS))
     targets = "\n".join(f"  {name:<{width}}  {call.__doc__}" for name, call in TARGETS.items())
     parser = argparse.ArgumentParser(
         description="Work on podium.",
-        epilog=f"targets:\n{targets}",
+        epilog=f"targets:\n{targets}\n\n{EPILOG}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("target", choices=TARGETS, metavar="TARGET")
