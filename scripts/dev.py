@@ -38,7 +38,7 @@ DEBIAN = {"bwrap": "bubblewrap", "chromium": "chromium", "git": "git"}
 FONTS = "fonts-dejavu-core"
 VENV_PACKAGE = "python3-venv"
 IMPATIENT = ("--fetch-retries=2", "--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=1000")
-"""npm's own patience is half a minute for each of forty packages, in silence, without a network."""
+"""npm's own patience without a network is minutes, in silence."""
 ROOMS = ("protocol", "flows", "server")
 SHIPPED = (
     *(f"{room}/**/*.py" for room in ROOMS),
@@ -223,12 +223,11 @@ def install_agent(venv: Path) -> None:
     if npm is None:
         raise Stop("npm is missing: install it, then run this again")
     say("installing the pinned agent (qwen)")
-    # The optional dependencies are native code for a terminal UI that podium never opens. `npm ci`
-    # refuses the lock where a registry lacks one of them for another system; this does not, and
-    # it checks the lock's hash all the same.
-    options = ["--no-save", "--omit=optional", "--ignore-scripts"]
+    # The lock holds the agent alone: its optional dependencies are native code for a terminal UI
+    # that podium never opens.
     quiet = ["--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error"]
-    run(npm, "install", *options, *quiet, *IMPATIENT, cwd=target, environment={"PATH": path})
+    command = [npm, "ci", "--ignore-scripts", *quiet, *IMPATIENT]
+    run(*command, cwd=target, environment={"PATH": path})
     # The package ships its search tool without the right to be run.
     for tool in target.glob("node_modules/@qwen-code/qwen-code/vendor/ripgrep/*/rg"):
         tool.chmod(0o755)

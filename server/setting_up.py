@@ -71,10 +71,9 @@ async def install_qwen(console: Console) -> None:
 async def _npm_install(npm: str, node: Path, target: Path) -> None:
     process = await asyncio.create_subprocess_exec(
         npm,
-        "install",
-        "--no-save",
-        "--omit=optional",
+        "ci",
         "--ignore-scripts",
+        "--fetch-retries=2",
         "--no-audit",
         "--no-fund",
         cwd=target,
@@ -84,11 +83,14 @@ async def _npm_install(npm: str, node: Path, target: Path) -> None:
     )
     async with asyncio.timeout(INSTALL_SECONDS):
         _, errors = await process.communicate()
+    # The package ships its search tool without the right to be run.
+    for tool in target.glob("node_modules/@qwen-code/qwen-code/vendor/ripgrep/*/rg"):
+        tool.chmod(0o755)
     if process.returncode:
         raise AgentUnavailable(
             "install_failed",
             f"npm could not install qwen: {errors.decode(errors='replace')[-500:].strip()}",
-            hint=f"try it by hand: cd {target} && npm install --omit=optional --ignore-scripts",
+            hint=f"try it by hand: cd {target} && npm ci --ignore-scripts",
         )
 
 
