@@ -227,7 +227,7 @@ def install_agent(venv: Path) -> None:
     # that podium never opens.
     quiet = ["--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error"]
     command = [npm, "ci", "--ignore-scripts", *quiet, *IMPATIENT]
-    run(*command, cwd=target, environment={"PATH": path})
+    run(*command, cwd=target, environment={"PATH": path}, quiet=True)
     # The package ships its search tool without the right to be run.
     for tool in target.glob("node_modules/@qwen-code/qwen-code/vendor/ripgrep/*/rg"):
         tool.chmod(0o755)

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit, urlunsplit
@@ -171,16 +172,19 @@ def _refusal(frame: FlowRunError) -> ProtocolError:
 
 def _http_refusal(response: httpx.Response) -> ProtocolError:
     """The server's own error, however it is shaped."""
-    try:
-        body = msgspec.json.decode(response.content)
-    except msgspec.DecodeError:
-        body = {}
-    name = body.get("error", "") if isinstance(body, dict) else ""
-    message = body.get("message", name) if isinstance(body, dict) else ""
+    body: dict[str, Any] = {}
+    with suppress(msgspec.DecodeError):
+        found = msgspec.json.decode(response.content)
+        body = found if isinstance(found, dict) else {}
+    name = str(body.get("error", ""))
     codes = {code.value: code for code in ErrorCode}
     by_status = {401: ErrorCode.UNAUTHENTICATED, 403: ErrorCode.FORBIDDEN, 404: ErrorCode.NOT_FOUND}
-    code = codes.get(name) or by_status.get(response.status_code, ErrorCode.BAD_ARGUMENTS)
-    return ProtocolError(code, message or f"HTTP {response.status_code}")
+    return ProtocolError(
+        codes.get(name) or by_status.get(response.status_code, ErrorCode.BAD_ARGUMENTS),
+        str(body.get("message") or name or f"HTTP {response.status_code}"),
+        field=body.get("field"),
+        hint=body.get("hint"),
+    )
 
 
 def _check_may_return(error: ConnectionClosed) -> None:

@@ -55,9 +55,7 @@ async def running_server(directory: Path) -> ServerFile | None:
 
 
 @asynccontextmanager
-async def own_server(
-    directory: Path, arguments: list[str], environment: Mapping[str, str]
-) -> AsyncIterator[ServerFile]:
+async def own_server(directory: Path, environment: Mapping[str, str]) -> AsyncIterator[ServerFile]:
     """Start `podium serve` on a free port of loopback, and stop it at the end.
 
     It logs to DIR/server.log and ends with this process, whatever ends it.
@@ -74,7 +72,6 @@ async def own_server(
             "--data",
             str(directory),
             "--with-parent",
-            *arguments,
             stdin=asyncio.subprocess.PIPE,
             stdout=log,
             stderr=log,

@@ -64,7 +64,7 @@ async def run_command(settings: Settings, command: str, options: RunOptions) -> 
     """Launch a command, follow it to its end, print the report; returns the exit code."""
     async with AsyncExitStack() as stack:
         root = project_root(options.project)
-        client, place = await stack.enter_async_context(_server(settings, root, options))
+        client, place = await stack.enter_async_context(_server(settings, options))
         project_id = await _register(client, root)
         launch = Launch(
             id="launch",
@@ -92,7 +92,7 @@ async def plan_command(
     """Print the plan of a command."""
     options = RunOptions(project, url, as_json, None, None, False, False, False)
     root = project_root(project)
-    async with _server(settings, root, options) as (client, _):
+    async with _server(settings, options) as (client, _):
         body = {"project_id": await _register(client, root), "command": command}
         answer = await client.post("/api/plans", body)
     if as_json:
@@ -168,7 +168,7 @@ async def _register(client: Client, root: Path) -> ProjectId:
 
 @asynccontextmanager
 async def _server(
-    settings: Settings, root: Path, options: RunOptions
+    settings: Settings, options: RunOptions
 ) -> AsyncIterator[tuple[Client, ServerFile | None]]:
     """The server to use: the given one, the one that runs, or one started for this command."""
     async with AsyncExitStack() as stack:
@@ -179,9 +179,7 @@ async def _server(
         place = await running_server(settings.directory)
         if place is None:
             environment = await _environment(settings, options, stack)
-            place = await stack.enter_async_context(
-                own_server(settings.directory, ["--project", str(root)], environment)
-            )
+            place = await stack.enter_async_context(own_server(settings.directory, environment))
         client = await stack.enter_async_context(Client(place.url, place.token))
         yield client, place
 

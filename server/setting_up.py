@@ -66,6 +66,13 @@ async def install_qwen(console: Console) -> None:
         (target / name).write_bytes(package.joinpath(name).read_bytes())
     console.print("installing the pinned qwen …")
     await _npm_install(npm, node, target)
+    await asyncio.to_thread(_let_search_run, target)
+
+
+def _let_search_run(target: Path) -> None:
+    """The package ships its search tool without the right to be run."""
+    for tool in target.glob("node_modules/@qwen-code/qwen-code/vendor/ripgrep/*/rg"):
+        tool.chmod(0o755)
 
 
 async def _npm_install(npm: str, node: Path, target: Path) -> None:
@@ -83,9 +90,6 @@ async def _npm_install(npm: str, node: Path, target: Path) -> None:
     )
     async with asyncio.timeout(INSTALL_SECONDS):
         _, errors = await process.communicate()
-    # The package ships its search tool without the right to be run.
-    for tool in target.glob("node_modules/@qwen-code/qwen-code/vendor/ripgrep/*/rg"):
-        tool.chmod(0o755)
     if process.returncode:
         raise AgentUnavailable(
             "install_failed",

@@ -105,14 +105,15 @@ def _copy_all(
         try:
             if path in ignored:
                 raise _Skip("podiumignore")
-            content = _content(project, path, mode)
+            content, executable = _content(project, path, mode)
             total += len(content)
             if len(files) >= MAX_FILES or total > MAX_BYTES:
                 raise _Skip("over_limit")
             target = staging / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
-            target.chmod(0o444)
+            # The right to run is part of a git tree: without it the file would count as changed.
+            target.chmod(0o555 if executable else 0o444)
             files.append(PinnedFile(path, len(lines_of(content))))
         except _Skip as skip:
             left_out.append((path, str(skip)))
@@ -172,8 +173,9 @@ def _podiumignored(project: Path, repository: Repository | None, paths: list[str
     return set(tracked.split("\0")) | set(others.split("\0"))
 
 
-def _content(project: Path, path: str, mode: str) -> bytes:
-    """The bytes of a plain text file of at most MAX_FILE_BYTES; raises _Skip with the reason."""
+def _content(project: Path, path: str, mode: str) -> tuple[bytes, bool]:
+    """The bytes of a plain text file of at most MAX_FILE_BYTES, and whether it may be run; raises
+    _Skip with the reason."""
     if mode == SUBMODULE:
         raise _Skip("submodule")
     if mode == LINK or _through_link(project, path):
@@ -198,7 +200,7 @@ def _content(project: Path, path: str, mode: str) -> bytes:
         raise _Skip("too_large")
     if b"\0" in content[:BINARY_SNIFF]:
         raise _Skip("binary")
-    return content
+    return content, bool(status.st_mode & stat.S_IXUSR)
 
 
 def _through_link(project: Path, path: str) -> bool:

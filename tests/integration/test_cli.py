@@ -1,0 +1,186 @@
+"""The command line as a person or a script uses it, in processes of its own."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.integration.test_whole_job import repository
+
+pytestmark = [pytest.mark.real_agent, pytest.mark.timeout(180)]
+
+
+class Ended(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+class Podium:
+    """Runs podium with a data and a settings directory of the test's own, and no endpoint."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.cwd = place / "here"
+        self.cwd.mkdir()
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("OPENAI_")}
+        self.environment = {
+            **kept,
+            "XDG_CONFIG_HOME": str(place / "config"),
+            "XDG_DATA_HOME": str(place / "share"),
+        }
+
+    async def start(self, *words: str) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "server", *words,
+            env=self.environment, cwd=self.cwd,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+
+    async def __call__(self, *words: str) -> Ended:
+        process = await self.start(*words)
+        out, err = await process.communicate()
+        assert process.returncode is not None
+        assert b"Traceback" not in err
+        return Ended(process.returncode, out.decode(), err.decode())
+
+
+@pytest.fixture
+def podium(tmp_path: Path) -> Podium:
+    return Podium(tmp_path)
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> str:
+    return str(repository(tmp_path / "shop"))
+
+
+async def test_run_report_and_look_back(podium: Podium, shop: str) -> None:
+    ended = await podium("run", "/code-review small shop", "--demo", "--project", shop)
+    assert ended.code == 0
+    assert "Scripted demo model, not a review" in ended.out
+    assert "## Coverage" in ended.out
+    assert "review.security: completed" in ended.err
+    assert "token=" not in ended.err, "the link that signs in is for a terminal only"
+
+
+async def test_json_is_frames_and_nothing_else(podium: Podium, shop: str) -> None:
+    ended = await podium("run", "/code-review small shop", "--demo", "--json", "--project", shop)
+    frames = [json.loads(line) for line in ended.out.splitlines()]
+    assert [frame["seq"] for frame in frames] == list(range(1, len(frames) + 1))
+    assert frames[-1]["type"] == "flow_run_finished"
+
+
+async def test_fail_on_a_severity(podium: Podium, shop: str) -> None:
+    words = ("run", "/code-review small shop", "--demo", "--project", shop)
+    assert (await podium(*words, "--fail-on", "warning")).code == 1
+
+
+async def test_plan_starts_nothing(podium: Podium, shop: str) -> None:
+    without = await podium("plan", "/code-review large", "--project", shop)
+    assert without.code == 4
+    assert "podium setup" in without.err
+
+
+async def test_a_running_server_is_used(podium: Podium, shop: str) -> None:
+    demo = await podium.start("demo", "--port", "0")
+    assert demo.stdout is not None
+    url = (await demo.stdout.readline()).decode().split()[3]
+    podium.environment |= {"OPENAI_BASE_URL": url, "OPENAI_MODEL": "podium-demo"}
+    data = str(podium.place / "data")
+    server = await podium.start("serve", "--port", "0", "--data", data, "--project", shop)
+    assert server.stdout is not None
+    await server.stdout.readline()
+    try:
+        plan = await podium("plan", "/code-review small shop", "--project", shop, "--data", data)
+        assert plan.code == 0
+        assert "security" in plan.out
+        run = await podium("run", "/triage 'export fails'", "--project", shop, "--data", data)
+        assert run.code == 0
+        listed = await podium("runs", "--data", data, "--json")
+        run_id = json.loads(listed.out.splitlines()[0])["id"]
+        assert run_id in (await podium("runs", "--data", data)).out
+        report = await podium("report", run_id, "--format", "json", "--data", data)
+        assert json.loads(report.out)["flow"] == "issue-triage"
+        assert (await podium("watch", run_id, "--data", data)).code == 0
+        ended = await podium("cancel", run_id, "--data", data)
+        assert ended.code != 0
+        assert "cannot cancel run in status 'completed'" in ended.err
+        doctor = await podium("doctor", "--data", data)
+        assert doctor.code == 0
+        assert "podium-demo" in doctor.out
+        second = await podium("serve", "--port", "0", "--data", data)
+        assert second.code == 1
+        assert "in use by another podium" in second.err
+    finally:
+        for process in (server, demo):
+            process.send_signal(signal.SIGTERM)
+            await process.communicate()
+
+
+async def test_interrupt_cancels_the_run_and_leaves_no_process(podium: Podium, shop: str) -> None:
+    words = ("run", "/code-review small shop", "--demo", "--project", shop)
+    process = await podium.start(*words)
+    assert process.stderr is not None
+    async for line in process.stderr:
+        if b"running" in line and b"review." in line:
+            break
+    process.send_signal(signal.SIGINT)
+    out, _ = await process.communicate()
+    assert process.returncode == 130
+    assert b"Coverage" in out
+    marker = str(podium.place).encode()
+    left = [
+        pid
+        for pid in Path("/proc").glob("[0-9]*")
+        if marker in _read(pid / "cmdline") or marker in _read(pid / "environ")
+    ]
+    assert left == []
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (("run", "/nope"), 2, "/flows lists what there is"),
+        (("run", "/code-reviwe"), 2, "code-review"),
+        (("run", "/code-review --nope"), 2, "--base"),
+        (("run", '/code-review "unfinished'), 2, "quote"),
+        (("run", "/code-review", "--project", "missing"), 2, "missing"),
+        (("run", "/code-review"), 4, "podium setup"),
+        (("flows", "nope"), 2, "there are"),
+        (("serve", "--port", "99999"), 2, "port"),
+        (("serve", "--host", "0.0.0.0"), 2, "public_url"),
+        (("serve", "--project", "missing"), 2, "does not exist"),
+        (("watch", "x"), 1, "podium serve"),
+        (("doctor",), 4, "podium setup"),
+        (("nope",), 2, "No such command"),
+    ],
+)
+async def test_wrong_use_is_one_clear_line(
+    podium: Podium, words: tuple[str, ...], code: int, says: str
+) -> None:
+    ended = await podium(*words)
+    assert ended.code == code
+    assert says in ended.err + ended.out
+
+
+async def test_bad_settings_name_every_problem_and_its_place(podium: Podium) -> None:
+    folder = podium.place / "config" / "podium"
+    folder.mkdir(parents=True)
+    (folder / "podium.toml").write_text("prot = 1\nidle_seconds = -1\n")
+    ended = await podium("doctor")
+    assert ended.code == 2
+    assert "podium.toml: unknown key `prot`" in ended.err
+    assert "idle_seconds" in ended.err
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
