@@ -92,6 +92,8 @@ def main() -> None:
     Review a change: podium run "/code-review small"
     In a browser:    podium serve --project .
     """
+    if sys.platform == "win32":
+        raise Fault("podium runs on Linux and macOS; on Windows, use it in WSL2", code=USAGE)
 
 
 @main.command()

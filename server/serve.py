@@ -91,6 +91,23 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._podium = podium
 
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Begin the stop at a signal, and return from `serve` like any function.
+
+        uvicorn's own way raises the signal again as soon as the sockets are closed, which would
+        end the process before the agents are killed and the store is closed.
+        """
+        loop = asyncio.get_running_loop()
+        names = (signal.SIGTERM, signal.SIGINT)
+        for name in names:
+            loop.add_signal_handler(name, self.handle_exit, name, None)
+        try:
+            yield
+        finally:
+            for name in names:
+                loop.remove_signal_handler(name)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await self._podium.channel.drain()
         await super().shutdown(sockets)

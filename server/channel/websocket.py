@@ -19,7 +19,7 @@ from server.channel.delivery import Delivery
 from server.http.answers import refusal
 from server.http.sign_in import Refused, SignIn
 from server.logs import logger
-from server.ports import Clock, Hub, LogEntry, Store
+from server.ports import Clock, Hub, LogEntry, Store, StoreUnavailable
 from server.world import rfc3339
 
 log = logger(__name__)
@@ -170,6 +170,9 @@ class Session:
             code = self._closing or code
         except* TimeoutError:
             code = CloseCode.STALLED
+        except* StoreUnavailable:
+            # The log cannot be read now: the client comes back, with its cursor.
+            code = CloseCode.OVERLOADED
         finally:
             self._delivery.close()
             await _close(self._websocket, code)

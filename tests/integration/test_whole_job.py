@@ -160,6 +160,32 @@ async def test_a_killed_server_delivers_the_same_report(tmp_path: Path) -> None:
     assert "server_restarted" in reasons
 
 
+async def test_a_stopped_server_goes_on_with_its_runs(tmp_path: Path) -> None:
+    project = repository(tmp_path / "shop")
+    gate = Gate()
+    model = holding("review.security", gate)
+    async with (
+        serving(model.app) as url,
+        podium(tmp_path / "data", project, endpoint(url)) as server,
+    ):
+        async with server.client() as client:
+            run_id = await launch(client, "/code-review small shop", key="stopped")
+            await until_a_step_is_done(client, run_id)
+            agents = await agent_processes(server)
+            assert agents
+            assert await server.stop() == 0
+        assert not any(Path(f"/proc/{pid}").exists() for pid in agents)
+        await server.start()
+        gate.open()
+        async with server.client() as client:
+            frames = await all_frames(client, run_id)
+    reasons = {frame.reason for frame in frames if isinstance(frame, FlowRunStepStatus)}
+    assert "server_stopped" in reasons
+    last = frames[-1]
+    assert isinstance(last, FlowRunFinished)
+    assert last.status is RunStatus.COMPLETED
+
+
 async def until_a_step_is_done(client: Client, run_id: RunId) -> list[StoredFrame]:
     """The frames up to the first agent that delivered."""
     seen: list[StoredFrame] = []
