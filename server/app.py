@@ -1,6 +1,7 @@
 """The composition root: it alone joins the rooms with the stores, hubs and agents."""
 
 import asyncio
+import mimetypes
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -69,13 +70,16 @@ async def opened(
         probe_seconds=settings.probe_seconds,
         keep_attempts=settings.keep_attempts,
     )
-    trees = PinnedTrees(settings.directory)
-    catalogue = registry.load()
+    trees = PinnedTrees(await asyncio.to_thread(settings.directory.resolve))
+    catalogue = await asyncio.to_thread(registry.load)
+    boot_id = await asyncio.to_thread(_boot_id)
+    # Its tables are read from disk at first use, which would be in the middle of a request.
+    await asyncio.to_thread(mimetypes.init)
     for problem in catalogue.problems:
         log.warning("flow_not_offered", file=problem.file, problem=problem.message)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(
-            SqliteStore(settings.directory, clock=clock, committed=hub.publish, boot_id=_boot_id())
+            SqliteStore(settings.directory, clock=clock, committed=hub.publish, boot_id=boot_id)
         )
         for path in projects:
             checked = await trees.check(path)
@@ -136,7 +140,7 @@ def _assemble(
         WebSocketRoute("/api/ws", channel.endpoint),
         Route("/healthz", _healthz),
         Route("/readyz", _readyz(rooms, channel)),
-        Mount("/", StaticFiles(directory=WEB, html=True)),
+        Mount("/", StaticFiles(directory=WEB, html=True, check_dir=False)),
     ]
     app = Starlette(routes=routes)
     app.add_middleware(SafeHeaders)

@@ -6,6 +6,14 @@ from collections.abc import Iterator
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
 
+from server import logs
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_logs() -> None:
+    """The product's own logs; structlog's default reads source files to show a traceback."""
+    logs.configure(level="warning", as_json=True)
+
 
 @pytest.fixture(autouse=True)
 def no_blocking_calls() -> Iterator[BlockBuster]:

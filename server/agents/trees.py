@@ -48,7 +48,8 @@ class PinnedTrees:
     """Keeps copies below DIR/trees, one per tree id."""
 
     def __init__(self, data: Path) -> None:
-        self._data = data.resolve()
+        """`data` is DIR, resolved."""
+        self._data = data
 
     async def check(self, path: Path) -> Path:
         return await asyncio.to_thread(self._check, path)
@@ -62,8 +63,8 @@ class PinnedTrees:
     def view(self, tree_id: str) -> PinnedView:
         return PinnedView(self.root(tree_id))
 
-    def exists(self, tree_id: str) -> bool:
-        return self.root(tree_id).is_dir()
+    async def exists(self, tree_id: str) -> bool:
+        return await asyncio.to_thread(self.root(tree_id).is_dir)
 
     def _check(self, path: Path) -> Path:
         """Refuse what cannot be a project; DIR inside it would make podium review itself."""

@@ -117,7 +117,7 @@ class Runner:
 
     async def _conduct_stored(self, record: RunRecord, ready: "asyncio.Future[Conductor]") -> None:
         try:
-            unusable = self._unusable(record)
+            unusable = await self._unusable(record)
             if unusable:
                 await self._fail(record, unusable)
                 return
@@ -130,14 +130,14 @@ class Runner:
             log.exception("run_broke", run_id=record.run.id)
             await self._fail(record, "internal")
 
-    def _unusable(self, record: RunRecord) -> str | None:
+    async def _unusable(self, record: RunRecord) -> str | None:
         """Why a stored plan cannot be conducted by this server, if it cannot."""
         plan = record.plan
         flow = self._rooms.catalogue.flows.get(plan.flow)
         known = self._rooms.catalogue.hashes(flow) if flow else {}
         if flow is None or any(known.get(name) != value for name, value in plan.hashes.items()):
             return "flow_changed"
-        return None if self._rooms.trees.exists(plan.tree.id) else "tree_missing"
+        return None if await self._rooms.trees.exists(plan.tree.id) else "tree_missing"
 
     async def _fail(self, record: RunRecord, reason: str) -> None:
         facts = await self._rooms.store.facts(record.run.id)

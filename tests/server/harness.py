@@ -1,0 +1,152 @@
+"""A podium in this process on a real port: only the agent is a fake, everything else is real."""
+
+import asyncio
+import json
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+import uvicorn
+from websockets.asyncio.client import ClientConnection, connect
+
+from server.app import Podium, opened
+from server.settings import EndpointSettings, Settings
+from tests.fakes.agent import FakeAgent
+
+TOKEN = "a-token-of-the-test"
+WAIT_SECONDS = 20.0
+FILES = {"src/a.py": "def a():\n    return undefined_name_here\n", "src/b.py": "B = 1\n"}
+
+
+def repository(folder: Path) -> Path:
+    for name, text in FILES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for words in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-qm", "first"]):
+        subprocess.run(["git", *words], cwd=folder, check=True)
+    return folder
+
+
+class House:
+    """The server, a REST client that is signed in, and sockets."""
+
+    def __init__(self, podium: Podium, agent: FakeAgent, url: str, http: httpx.AsyncClient) -> None:
+        self.podium = podium
+        self.agent = agent
+        self.url = url
+        self.http = http
+        self.project_id = ""
+
+    def body(self, **changes: Any) -> dict[str, Any]:
+        """A good launch body."""
+        good = {
+            "project_id": self.project_id,
+            "flow_name": "code-review",
+            "band": "small",
+            "input": {"question": "errors", "paths": ["src"], "extra": [1]},
+        }
+        return {**good, **changes}
+
+    async def launch(self, **changes: Any) -> str:
+        answer = await self.http.post("/api/runs", json=self.body(**changes))
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["run_id"])
+
+    @asynccontextmanager
+    async def socket(self, **headers: str) -> AsyncIterator["Socket"]:
+        given = headers or {"Authorization": f"Bearer {TOKEN}"}
+        address = self.url.replace("http", "ws") + "/api/ws"
+        async with connect(
+            address,
+            additional_headers=given,
+            subprotocols=["podium.v1"],  # type: ignore[list-item]
+            proxy=None,
+        ) as opened_socket:
+            yield Socket(opened_socket)
+
+    async def end_of(self, run_id: str) -> list[dict[str, Any]]:
+        """All frames of a run, once it has ended."""
+        async with self.socket() as wire:
+            await wire.send(type="subscribe", id="s", run_id=run_id)
+            return [frame async for frame in wire.frames_of(run_id)]
+
+
+class Socket:
+    def __init__(self, connection: ClientConnection) -> None:
+        self.connection = connection
+
+    async def send(self, **message: Any) -> None:
+        await self.connection.send(json.dumps(message))
+
+    async def receive(self) -> dict[str, Any]:
+        async with asyncio.timeout(WAIT_SECONDS):
+            frame: dict[str, Any] = json.loads(await self.connection.recv())
+            return frame
+
+    async def until(self, **wanted: Any) -> dict[str, Any]:
+        """The next frame that has these fields."""
+        while True:
+            frame = await self.receive()
+            if all(frame.get(name) == value for name, value in wanted.items()):
+                return frame
+
+    async def ask(self, **message: Any) -> dict[str, Any]:
+        """Send, and wait for the one answer."""
+        await self.send(**message)
+        while True:
+            frame = await self.receive()
+            if frame.get("id") == message["id"]:
+                return frame
+
+    async def frames_of(self, run_id: str) -> AsyncIterator[dict[str, Any]]:
+        while True:
+            frame = await self.receive()
+            if frame.get("run_id") == run_id and "at" in frame:
+                yield frame
+                if frame["type"] == "flow_run_finished":
+                    return
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[Self]:  # type: ignore[override]
+        yield self
+
+
+@asynccontextmanager
+async def house(place: Path, *, agent: FakeAgent | None = None) -> AsyncIterator[House]:
+    """Open podium on `place`; opening it again goes on with what is stored there."""
+    data, project = place / "data", place / "project"
+    if not project.exists():
+        await asyncio.to_thread(repository, project)
+    data.mkdir(exist_ok=True)
+    endpoint = EndpointSettings(base_url="http://127.0.0.1:9/v1", model="m")
+    settings = Settings(data=str(data), token=TOKEN, endpoints={"default": endpoint})
+    fake = agent or FakeAgent()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        async with opened(settings, token=TOKEN, projects=[project], agent=fake) as podium:
+            config = uvicorn.Config(
+                podium.app,
+                log_level="critical",
+                lifespan="off",
+                ws="websockets-sansio",
+                timeout_graceful_shutdown=1,
+            )
+            server = _Server(config)
+            serving = asyncio.create_task(server.serve(sockets=[listener]))
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            headers = {"Authorization": f"Bearer {TOKEN}"}
+            async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False) as http:
+                home = House(podium, fake, url, http)
+                home.project_id = (await http.get("/api/projects")).json()["projects"][0]["id"]
+                try:
+                    yield home
+                finally:
+                    server.should_exit = True
+                    with suppress(asyncio.CancelledError):
+                        await serving

@@ -1,0 +1,141 @@
+"""Runs, from launch to report, with an agent that does as the test says."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from flows.report.build import same
+from protocol.report import Report
+from server.ports import AgentFailure, AgentOrder
+from tests.fakes.agent import NOTHING_FOUND, FakeAgent, finding, found
+from tests.server.harness import House, house
+
+QUOTE = "    return undefined_name_here"
+
+
+def one_finding(order: AgentOrder) -> dict[str, Any] | AgentFailure:
+    """The generalist finds one thing, the validator confirms it, the others find nothing."""
+    if order.ref.step_id == "review.general.1":
+        return found(finding("src/a.py", 2, QUOTE))
+    if order.ref.step_id == "validate":
+        verdict = {"finding_id": "JUN-1-01", "verdict": "confirmed", "reason": "Seen."}
+        return {
+            "verdicts": [{**verdict, "citations": []}], "summary": "One.", "end": "complete",
+        }  # fmt: skip
+    return NOTHING_FOUND
+
+
+async def report_of(home: House, run_id: str) -> Report:
+    answer = await home.http.get(f"/api/runs/{run_id}/report.json")
+    return msgspec.json.decode(answer.content, type=Report)
+
+
+def steps(frames: list[dict[str, Any]], step_id: str) -> list[str]:
+    """The statuses that a step went through."""
+    return [
+        frame["status"]
+        for frame in frames
+        if frame["type"] == "flow_run_step_status" and frame["step_id"] == step_id
+    ]
+
+
+async def test_a_finding_is_shown_checked_judged_and_reported(tmp_path: Path) -> None:
+    async with house(tmp_path, agent=FakeAgent(one_finding)) as home:
+        run_id = await home.launch()
+        frames = await home.end_of(run_id)
+        report = await report_of(home, run_id)
+    shown = [frame["finding"] for frame in frames if frame["type"] == "flow_run_finding"]
+    assert [it["id"] for it in shown] == ["JUN-1-01", "JUN-1-01"]
+    assert shown[0]["citations"][0]["state"] == "verified"
+    assert shown[-1]["state"] == "confirmed"
+    assert report.counts["warning"] == 1
+    assert report.complete
+
+
+async def test_an_invented_citation_never_stands(tmp_path: Path) -> None:
+    def invents(order: AgentOrder) -> dict[str, Any]:
+        if order.ref.step_id == "review.general.1":
+            invented = "this line is in no file of the tree"
+            return found(finding("src/a.py", 1, invented, severity="critical"))
+        return NOTHING_FOUND
+
+    async with house(tmp_path, agent=FakeAgent(invents)) as home:
+        run_id = await home.launch()
+        frames = await home.end_of(run_id)
+        report = await report_of(home, run_id)
+    assert report.citations.unverified == 1
+    assert report.counts.get("critical", 0) == 0
+    assert "unsuitable" in report.headline
+    assert steps(frames, "validate") == ["skipped"], "there is nothing to judge"
+
+
+async def test_a_broken_answer_gets_one_repair(tmp_path: Path) -> None:
+    prompts: list[str] = []
+
+    def clumsy(order: AgentOrder) -> dict[str, Any] | AgentFailure:
+        if order.ref.step_id == "review.security":
+            prompts.append(order.prompt.user)
+            return {"nonsense": True} if len(prompts) == 1 else NOTHING_FOUND
+        return NOTHING_FOUND
+
+    async with house(tmp_path, agent=FakeAgent(clumsy)) as home:
+        run_id = await home.launch()
+        frames = await home.end_of(run_id)
+    assert steps(frames, "review.security") == [
+        "queued",
+        "running",
+        "queued",
+        "running",
+        "completed",
+    ]
+    assert len(prompts) == 2
+    assert prompts[0] != prompts[1]
+    assert frames[-1]["status"] == "completed"
+
+
+async def test_a_failed_specialist_is_named_and_does_not_sink_the_run(tmp_path: Path) -> None:
+    def fails(order: AgentOrder) -> dict[str, Any] | AgentFailure:
+        if order.ref.step_id == "review.security":
+            return AgentFailure(reason="turns_exhausted", message="used all its turns")
+        return NOTHING_FOUND
+
+    async with house(tmp_path, agent=FakeAgent(fails)) as home:
+        run_id = await home.launch()
+        frames = await home.end_of(run_id)
+        report = await report_of(home, run_id)
+    assert frames[-1]["status"] == "partial"
+    assert report.complete is False
+    named = {step.step_id: step.reason for step in report.coverage.steps}
+    assert named["review.security"] == "turns_exhausted"
+
+
+async def test_a_run_goes_on_at_the_next_start_with_the_same_report(tmp_path: Path) -> None:
+    first = FakeAgent(one_finding)
+    first.hold()
+    async with house(tmp_path, agent=first) as home:
+        run_id = await home.launch()
+        await first.started(2)
+    assert first.running == set()
+    async with house(tmp_path, agent=FakeAgent(one_finding)) as home:
+        frames = await home.end_of(run_id)
+        parked = await report_of(home, run_id)
+        other = await home.launch()
+        await home.end_of(other)
+        plain = await report_of(home, other)
+    assert frames[-1]["status"] == "completed"
+    assert steps(frames, "review.security")[-1] == "completed"
+    assert max(frame.get("attempt", 0) for frame in frames) == 2
+    assert same(parked, plain)
+
+
+async def test_without_slots_the_others_wait_and_say_so(tmp_path: Path) -> None:
+    agent = FakeAgent(slots=1)
+    agent.hold()
+    async with house(tmp_path, agent=agent) as home:
+        run_id = await home.launch()
+        await agent.started(1)
+        assert len(agent.running) == 1
+        agent.release()
+        frames = await home.end_of(run_id)
+    assert frames[-1]["status"] == "completed"
