@@ -198,7 +198,7 @@ def _subtree(pinned: Pinned, commit: str) -> str:
     try:
         return pinned.private.ask("rev-parse", "--verify", "-q", f"{commit}:{prefix}").strip()
     except GitError:
-        return pinned.private.ask("hash-object", "-t", "tree", "-w", "/dev/null").strip()
+        return pinned.private.empty_tree()
 
 
 def _statuses(pinned: Pinned, old: str, new: str) -> tuple[dict[str, str], list[str]]:

@@ -140,9 +140,9 @@ class PrivateGit:
             )
         (directory / "info").mkdir(exist_ok=True)
         (directory / "info" / "attributes").write_text(_ATTRIBUTES)
-        alternates = directory / "objects" / "info" / "alternates"
-        alternates.parent.mkdir(parents=True, exist_ok=True)
-        alternates.write_text(f"{borrowed}\n" if borrowed else "")
+        # Borrowed for reading only: git touches the time of an object that it finds there already
+        # when it is about to write the same one.
+        self._borrowed = {"GIT_ALTERNATE_OBJECT_DIRECTORIES": str(borrowed)} if borrowed else {}
 
     def write_tree(self, folder: Path, paths: Iterable[str], *, index: Path) -> str:
         """The tree of these files of a folder, byte for byte."""
@@ -151,8 +151,13 @@ class PrivateGit:
         self._ask(["update-index", "-z", "--add", "--stdin"], cwd=folder, extra=extra, stdin=listed)
         return self._ask(["write-tree"], cwd=folder, extra=extra).decode().strip()
 
+    def empty_tree(self) -> str:
+        return self._ask(["mktree"], cwd=self.directory, extra={}).decode().strip()
+
     def ask(self, *arguments: str) -> str:
-        return self._ask(arguments, cwd=self.directory, extra={}).decode("utf-8", "replace")
+        """Read, with the repository's objects at hand."""
+        found = self._ask(arguments, cwd=self.directory, extra=self._borrowed)
+        return found.decode("utf-8", "replace")
 
     def _ask(
         self, arguments: Iterable[str], *, cwd: Path, extra: Mapping[str, str], stdin: bytes = b""

@@ -179,11 +179,14 @@ class Writer:
     async def _fail(self, batch: list[_Waiting], error: Exception) -> None:
         """Nothing of the tick was written; every caller learns so, and the next tick tries anew."""
         log.error("store_failed", error=repr(error))
+        # Only what a disk does passes by itself; a defect of ours must not be tried for ever.
+        passing = isinstance(error, sqlite3.Error | OSError)
+        kind = StoreUnavailable if passing else StoreError
         with suppress(sqlite3.Error, ValueError):
             await self._db.execute("ROLLBACK")
         for one in batch:
             if not one.done.cancelled():
-                one.done.set_exception(StoreUnavailable(f"the store failed: {error}"))
+                one.done.set_exception(kind(f"the store failed: {error}"))
 
 
 async def _try(write: Write, tick: Tick) -> tuple[Any, BaseException | None]:

@@ -17,7 +17,7 @@ from protocol.states import IllegalMove, RunStatus, StepStatus
 from server.ports import AttemptRef, Fenced, KeyConflict, LogEntry, NewRun, StepChange, Store
 from server.stores.sqlite import SqliteStore
 from server.world import SystemClock
-from tests.flows.plans import PROJECT, REVIEW, plan_of
+from tests.flows.plans import PROJECT, review_shape
 
 STEP = StepId("review.security")
 NOBODY = UserId("local")
@@ -47,7 +47,7 @@ async def store(tmp_path: Path, published: Published) -> AsyncIterator[Store]:
 
 
 def new_run(run_id: str, *, key: str | None = None, body_hash: str = "h") -> NewRun:
-    plan: FlowPlan = plan_of(REVIEW)
+    plan: FlowPlan = review_shape()
     run = Run(
         id=RunId(run_id),
         project_id=PROJECT,
@@ -238,7 +238,7 @@ async def test_facts_plans_and_projects_come_back_as_they_were(
     assert await store.unfinished() == ["r"]
     project = await store.add_project(tmp_path, "one")
     assert await store.add_project(tmp_path, "one") == project
-    plan = plan_of(REVIEW)
+    plan = review_shape()
     await store.save_plan(plan, {"a": "b"})
     assert await store.plan(plan.plan_id) == (plan, {"a": "b"})
     assert await store.plan(PlanId("none")) is None

@@ -106,7 +106,7 @@ async def test_a_failed_specialist_is_named_and_does_not_sink_the_run(tmp_path: 
         report = await report_of(home, run_id)
     assert frames[-1]["status"] == "partial"
     assert report.complete is False
-    named = {step.step_id: step.reason for step in report.coverage.steps}
+    named = {str(step.step_id): step.reason for step in report.coverage.steps}
     assert named["review.security"] == "turns_exhausted"
 
 

@@ -47,7 +47,7 @@ async def test_an_upgrade_keeps_a_copy_first(
 ) -> None:
     async with store_of(tmp_path) as store:
         await store.launch(new_run("r"))
-    later = [*migrate.migrations(), (2, "CREATE TABLE later (x)")]
+    later = [*await asyncio.to_thread(migrate.migrations), (2, "CREATE TABLE later (x)")]
     monkeypatch.setattr(migrate, "migrations", lambda: later)
     async with store_of(tmp_path) as store:
         assert await store.get(RunId("r")) is not None
