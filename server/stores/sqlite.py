@@ -11,40 +11,36 @@ from typing import IO, Any, Self
 
 import aiosqlite
 
-from flows.facts import Facts, StepFact
+from flows.facts import StepFact
 from protocol.frames import (
     FlowRunCreated,
     FlowRunPlanned,
     FlowRunStepStatus,
     StoredFrame,
 )
-from protocol.ids import Gen, PlanId, ProjectId, RunId, Seq, StepId, UserId
+from protocol.ids import RunId, Seq
 from protocol.plan import FlowPlan, PlannedStep
-from protocol.resources import Project, ReportRef, Run, Step
+from protocol.resources import Project, ReportRef
 from protocol.states import RunStatus, StepStatus, move_run, move_step
 from server.ports import (
-    AttemptRecord,
     AttemptRef,
     Clock,
     Fenced,
-    KeyConflict,
     Launched,
     LogEntry,
-    LogHead,
     NewRun,
     NotStored,
-    RunRecord,
     StepChange,
     StoreUnavailable,
 )
 from server.stores import migrate, pages, rows
+from server.stores.reads import Reads, known
 from server.stores.writer import Tick, Writer
 
 FILE = "podium.db"
-READ_BYTES = 256 * 1024
 
 
-class SqliteStore:
+class SqliteStore(Reads):
     """Keeps the promises of `ports.Store`. Use it as an async context manager."""
 
     def __init__(
@@ -110,7 +106,7 @@ class SqliteStore:
 
     async def launch(self, new: NewRun) -> Launched:
         async def write(tick: Tick) -> Launched:
-            earlier = await self._by_key(tick.db, new.user_id, new.key, new.body_hash)
+            earlier = await self.by_key(tick.db, new.user_id, new.key, new.body_hash)
             if earlier is not None:
                 return Launched(earlier, created=False)
             await tick.db.execute(
@@ -130,33 +126,6 @@ class SqliteStore:
             return Launched(new.run, created=True)
 
         return await self._writer.do(write, state=True)
-
-    async def launched(self, user_id: UserId, key: str, body_hash: str) -> Run | None:
-        return await self._by_key(self._reader, user_id, key, body_hash)
-
-    async def _by_key(
-        self, db: aiosqlite.Connection, user_id: UserId, key: str | None, body_hash: str
-    ) -> Run | None:
-        """The run of an idempotency key; raises KeyConflict on another body."""
-        if key is None:
-            return None
-        found = await (
-            await db.execute(
-                "SELECT id, body_hash FROM flow_runs WHERE user_id = ? AND launch_key = ?",
-                (user_id, key),
-            )
-        ).fetchone()
-        if found is None:
-            return None
-        if found[1] != body_hash:
-            raise KeyConflict(key)
-        cursor = await db.execute(
-            f"SELECT {rows.RUN_COLUMNS} FROM flow_runs WHERE id = ?",  # noqa: S608
-            (found[0],),
-        )
-        cursor.row_factory = sqlite3.Row
-        row = await cursor.fetchone()
-        return rows.run(_known(row, RunId(found[0])))
 
     # --- steps ----------------------------------------------------------------------------------
 
@@ -287,136 +256,19 @@ class SqliteStore:
 
         return await self._writer.do(write, state=True)
 
-    # --- reading --------------------------------------------------------------------------------
-
-    async def get(self, run_id: RunId) -> RunRecord | None:
-        row = await self._one("SELECT * FROM flow_runs WHERE id = ?", run_id)
-        return rows.run_record(row) if row else None
-
-    async def runs(
-        self, *, project_id: ProjectId | None, before: RunId | None, limit: int
-    ) -> list[Run]:
-        wanted: list[str] = ["1 = 1"]
-        values: list[object] = []
-        if project_id is not None:
-            wanted.append("project_id = ?")
-            values.append(project_id)
-        if before is not None:
-            wanted.append("number < (SELECT number FROM flow_runs WHERE id = ?)")
-            values.append(before)
-        found = await self._all(
-            f"SELECT {rows.RUN_COLUMNS} FROM flow_runs"  # noqa: S608 - fixed words only
-            f" WHERE {' AND '.join(wanted)} ORDER BY number DESC LIMIT ?",
-            *values,
-            limit,
-        )
-        return [rows.run(row) for row in found]
-
-    async def steps(self, run_id: RunId) -> list[Step]:
-        found = await self._all("SELECT * FROM flow_steps WHERE run_id = ? ORDER BY number", run_id)
-        return [rows.step(row) for row in found]
-
-    async def facts(self, run_id: RunId) -> Facts:
-        record = _known(
-            await self._one("SELECT status, finishing FROM flow_runs WHERE id = ?", run_id), run_id
-        )
-        found = await self._all("SELECT * FROM flow_steps WHERE run_id = ? ORDER BY number", run_id)
-        return Facts(
-            steps={StepId(row["step_id"]): rows.fact(row) for row in found},
-            cancelling=record["status"] == RunStatus.CANCELLING,
-            finishing=bool(record["finishing"]),
-        )
-
-    async def patches(self, run_id: RunId) -> dict[str, str]:
-        row = await self._one("SELECT patches FROM flow_runs WHERE id = ?", run_id)
-        return rows.patches(_known(row, run_id)["patches"])
-
-    async def attempts(self, run_id: RunId) -> list[AttemptRecord]:
-        found = await self._all(
-            "SELECT * FROM flow_attempts WHERE run_id = ? ORDER BY started_at, step_id, attempt",
-            run_id,
-        )
-        return [rows.attempt(row) for row in found]
-
-    async def unfinished(self) -> list[RunId]:
-        found = await self._all(
-            "SELECT id FROM flow_runs WHERE status IN ('queued', 'running', 'cancelling')"
-            " ORDER BY number"
-        )
-        return [RunId(row["id"]) for row in found]
-
-    async def report(self, run_id: RunId) -> bytes | None:
-        row = await self._one("SELECT report FROM flow_reports WHERE run_id = ?", run_id)
-        return row["report"] if row else None
-
-    async def log(self, run_id: RunId) -> LogHead | None:
-        row = await self._one(
-            "SELECT gen, head, outline_head, floor FROM flow_runs WHERE id = ?", run_id
-        )
-        if row is None:
-            return None
-        bases = await self._all(
-            "SELECT gen, base FROM flow_generations WHERE run_id = ? ORDER BY gen", run_id
-        )
-        return LogHead(
-            gen=Gen(row["gen"]),
-            head=Seq(row["head"]),
-            outline_head=Seq(row["outline_head"]),
-            floor=Seq(row["floor"]),
-            bases=[(Gen(base["gen"]), Seq(base["base"])) for base in bases],
-        )
-
-    async def read(
-        self, run_id: RunId, *, after: Seq, limit: int, outline: bool = False
-    ) -> list[LogEntry]:
-        live = await self._all(
-            "SELECT seq, outline, data FROM flow_frames"
-            " WHERE run_id = ? AND seq > ? AND outline >= ? ORDER BY seq LIMIT ?",
-            run_id,
-            after,
-            outline,
-            limit,
-        )
-        entries = [
-            LogEntry(run_id, Seq(row["seq"]), row["data"], bool(row["outline"])) for row in live
-        ]
-        if not entries or entries[0].seq > after + 1:
-            folded = await self._folded(run_id, after=after, limit=limit, outline=outline)
-            entries = (folded + entries)[:limit]
-        return pages.within(entries, READ_BYTES)
-
-    async def _folded(
-        self, run_id: RunId, *, after: Seq, limit: int, outline: bool
-    ) -> list[LogEntry]:
-        entries: list[LogEntry] = []
-        last = after
-        while len(entries) < limit:
-            row = await self._one(
-                "SELECT first, last, data FROM flow_frame_pages"
-                " WHERE run_id = ? AND last > ? ORDER BY first LIMIT 1",
-                run_id,
-                last,
-            )
-            if row is None:
-                break
-            page = await asyncio.to_thread(pages.inflate, run_id, row["first"], row["data"])
-            entries += [it for it in page if it.seq > after and it.outline >= outline]
-            last = row["last"]
-        return entries[:limit]
-
     # --- folding and expiry ---------------------------------------------------------------------
 
     async def fold(self) -> bool:
         """Fold the frames of one ended run into compressed pages of the original bytes; False
         when there is none left to fold."""
-        row = await self._one(
+        row = await self.one(
             "SELECT id FROM flow_runs WHERE folded = 0"
             " AND status NOT IN ('queued', 'running', 'cancelling') ORDER BY number LIMIT 1"
         )
         if row is None:
             return False
         run_id = RunId(row["id"])
-        found = await self._all(
+        found = await self.all_rows(
             "SELECT seq, outline, data FROM flow_frames WHERE run_id = ? ORDER BY seq", run_id
         )
         entries = [
@@ -437,7 +289,7 @@ class SqliteStore:
 
     async def expire(self, before: str) -> int:
         """Delete the folded frames of runs that ended before a time; returns how many runs."""
-        found = await self._all(
+        found = await self.all_rows(
             "SELECT id FROM flow_runs WHERE folded = 1 AND floor < head AND updated_at < ?", before
         )
 
@@ -462,16 +314,8 @@ class SqliteStore:
             )
 
         await self._writer.do(write, state=True)
-        row = await self._one("SELECT * FROM projects WHERE path = ?", str(path))
-        return rows.project(_known(row, RunId("")))
-
-    async def projects(self) -> list[Project]:
-        found = await self._all("SELECT * FROM projects ORDER BY created_at, id")
-        return [rows.project(row) for row in found]
-
-    async def project(self, project_id: ProjectId) -> Project | None:
-        row = await self._one("SELECT * FROM projects WHERE id = ?", project_id)
-        return rows.project(row) if row else None
+        row = await self.one("SELECT * FROM projects WHERE path = ?", str(path))
+        return rows.project(known(row, RunId("")))
 
     async def save_plan(self, plan: FlowPlan, patches: Mapping[str, str]) -> None:
         async def write(tick: Tick) -> None:
@@ -481,20 +325,6 @@ class SqliteStore:
             )
 
         await self._writer.do(write, state=True)
-
-    async def plan(self, plan_id: PlanId) -> tuple[FlowPlan, dict[str, str]] | None:
-        row = await self._one("SELECT plan, patches FROM flow_plans WHERE id = ?", plan_id)
-        return (rows.plan(row["plan"]), rows.patches(row["patches"])) if row else None
-
-    async def _one(self, sql: str, *values: object) -> sqlite3.Row | None:
-        found = await self._all(sql, *values)
-        return found[0] if found else None
-
-    async def _all(self, sql: str, *values: object) -> list[sqlite3.Row]:
-        try:
-            return list(await self._reader.execute_fetchall(sql, values))
-        except sqlite3.Error as error:
-            raise StoreUnavailable(f"the store failed: {error}") from error
 
 
 async def _fence(db: aiosqlite.Connection, ref: AttemptRef) -> StepStatus:
@@ -536,12 +366,6 @@ async def _run_status(db: aiosqlite.Connection, run_id: RunId) -> RunStatus:
     if row is None:
         raise NotStored(f"no run {run_id}")
     return RunStatus(row[0])
-
-
-def _known(row: sqlite3.Row | None, run_id: RunId) -> sqlite3.Row:
-    if row is None:
-        raise NotStored(f"no run {run_id}")
-    return row
 
 
 def _run_values(new: NewRun) -> tuple[Any, ...]:
