@@ -82,6 +82,7 @@ def install(arguments: Sequence[str]) -> None:
     wanted = fingerprint()
     if STAMP.exists() and STAMP.read_text() == wanted:
         return
+    STAMP.unlink(missing_ok=True)  # an install that is cut short counts for nothing
     make_venv()
     say("installing the locked packages (about a minute the first time)")
     pip("install", "--require-hashes", "-r", str(LOCK))
@@ -149,7 +150,9 @@ def bench(arguments: Sequence[str]) -> None:
 
 def lock(arguments: Sequence[str]) -> None:
     """resolve the dependencies anew into requirements.lock"""
-    install([])
+    # Of what is installed it needs uv alone, so it also mends a lock that is lost or broken.
+    if not (BIN / "uv").exists():
+        install([])
     run(
         str(BIN / "uv"), "pip", "compile", "pyproject.toml", "--all-extras", "--universal",
         "--python-version", "3.11", "--generate-hashes", "--no-annotate", "--no-header",
@@ -179,6 +182,8 @@ TARGETS = {
     "lock": lock,
     "clean": clean,
 }
+BARE = ("install", "check", "wheel", "clean")
+"""These pass nothing on: what follows them is a mistake, to be told and not dropped."""
 
 
 # --- the environment ----------------------------------------------------------------------------
@@ -188,7 +193,11 @@ def fingerprint() -> str:
     """Changes when something that `install` reads does."""
     digest = hashlib.sha256(sys.version.encode())
     for path in (LOCK, ROOT / "pyproject.toml", *(AGENT / name for name in AGENT_FILES)):
-        digest.update(path.read_bytes())
+        try:
+            digest.update(path.read_bytes())
+        except OSError as error:
+            name = path.relative_to(ROOT)
+            raise Stop(f"cannot read {name}: {error.strerror}; `git restore {name}`") from error
     return digest.hexdigest()
 
 
@@ -426,8 +435,11 @@ def main() -> None:
     )
     parser.add_argument("target", choices=TARGETS, metavar="TARGET")
     parsed, rest = parser.parse_known_args()
+    arguments = [argument for argument in rest if argument != "--"]
+    if arguments and parsed.target in BARE:
+        parser.error(f"{parsed.target} takes no arguments, and was given {' '.join(arguments)}")
     try:
-        TARGETS[parsed.target]([argument for argument in rest if argument != "--"])
+        TARGETS[parsed.target](arguments)
     except Stop as failure:
         say(str(failure))
         sys.exit(failure.code)

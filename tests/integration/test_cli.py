@@ -123,6 +123,37 @@ async def test_a_running_server_is_used(podium: Podium, shop: str) -> None:
             await process.communicate()
 
 
+async def test_setup_finds_tries_and_writes_once(podium: Podium) -> None:
+    nobody = await podium("setup", "--url", "http://127.0.0.1:9/v1")
+    assert nobody.code == 4
+    assert "no model answers at 127.0.0.1:9" in nobody.out
+    demo = await podium.start("demo", "--port", "0")
+    assert demo.stdout is not None
+    url = (await demo.stdout.readline()).decode().split()[3]
+    try:
+        first = await podium("setup", "--url", url)
+        assert first.code == 0
+        file = podium.place / "config" / "podium" / "podium.toml"
+        assert f'base_url = "{url}"' in file.read_text()
+        doctor = await podium("doctor")
+        assert doctor.code == 0
+        assert "podium-demo" in doctor.out
+        again = await podium("setup", "--url", url)
+        assert again.code == 0
+    finally:
+        demo.send_signal(signal.SIGTERM)
+        await demo.communicate()
+
+
+async def test_flows_explain_themselves(podium: Podium) -> None:
+    one = await podium("flows", "/review")
+    assert one.code == 0
+    assert '/code-review [band] [--base REF] [paths…] ["focus"]' in one.out
+    everything = await podium("flows", "--json")
+    names = [json.loads(line)["name"] for line in everything.out.splitlines()]
+    assert names == ["code-review", "issue-triage"]
+
+
 async def test_interrupt_cancels_the_run_and_leaves_no_process(podium: Podium, shop: str) -> None:
     words = ("run", "/code-review small shop", "--demo", "--project", shop)
     process = await podium.start(*words)
