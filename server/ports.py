@@ -240,6 +240,10 @@ class Store(Protocol):
         self, ref: AttemptRef, change: StepChange, frames: Sequence[StoredFrame]
     ) -> None: ...
 
+    async def cancel_step(self, run_id: RunId, step_id: StepId) -> bool:
+        """Record the wish to stop one step; False when it has ended already."""
+        ...
+
     async def append(self, ref: AttemptRef, frames: Sequence[StoredFrame]) -> None:
         """Add frames of a running attempt to the log."""
         ...

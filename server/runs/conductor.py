@@ -66,15 +66,12 @@ class Conductor:
             raise
 
     def cancel(self, step_id: StepId | None) -> None:
-        """Stop the run (its cancelling is recorded already) or one step."""
+        """Stop the run or one of its steps (recorded already)."""
         self._note(engine.CancelRequested(step_id=step_id))
 
     def finish(self) -> None:
         """End early with a report (recorded already)."""
         self._note(engine.FinishRequested())
-
-    def knows(self, step_id: StepId) -> bool:
-        return step_id in self._steps
 
     # --- deciding -------------------------------------------------------------------------------
 

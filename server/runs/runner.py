@@ -63,15 +63,7 @@ class Runner:
         """Stop a run or one of its steps. Recorded first; the end follows when nothing runs."""
         run_id = record.run.id
         if step_id is not None:
-            conductor = await self._conductor(run_id)
-            if conductor is None:
-                return "already_terminal"
-            if not conductor.knows(step_id):
-                raise ProtocolError(
-                    ErrorCode.NOT_FOUND, f"no step `{step_id}` in this run", field="step_id"
-                )
-            conductor.cancel(step_id)
-            return "cancelling"
+            return await self._cancel_step(record, step_id)
         frames = tell.run_status(run_id, RunStatus.CANCELLING, reason="cancelled_by_user")
         if await self._rooms.store.change_run(run_id, RunStatus.CANCELLING, frames):
             # Looked up after the change: a conductor that is being made has read it or is told.
@@ -82,6 +74,18 @@ class Runner:
         latest = await self._rooms.store.get(run_id)
         ended = latest is None or latest.run.status.terminal
         return "already_terminal" if ended else "cancelling"
+
+    async def _cancel_step(self, record: RunRecord, step_id: StepId) -> CancelOutcome:
+        if step_id not in {step.id for step in record.plan.steps}:
+            raise ProtocolError(
+                ErrorCode.NOT_FOUND, f"no step `{step_id}` in this run", field="step_id"
+            )
+        if not await self._rooms.store.cancel_step(record.run.id, step_id):
+            return "already_terminal"
+        conductor = await self._conductor(record.run.id)
+        if conductor is not None:
+            conductor.cancel(step_id)
+        return "cancelling"
 
     async def finish(self, record: RunRecord) -> None:
         """End a run early with a report. Asking twice is asking once."""

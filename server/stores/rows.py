@@ -79,6 +79,7 @@ def fact(row: sqlite3.Row) -> StepFact:
         reason=row["reason"],
         output=optional(row["output"]),
         reused=bool(row["reused"]),
+        cancelling=bool(row["cancelling"]),
         denied_tools=row["denied_tools"],
     )
 

@@ -18,7 +18,7 @@ from protocol.frames import (
     FlowRunStepStatus,
     StoredFrame,
 )
-from protocol.ids import RunId, Seq
+from protocol.ids import RunId, Seq, StepId
 from protocol.plan import FlowPlan, PlannedStep
 from protocol.resources import Project, ReportRef
 from protocol.states import RunStatus, StepStatus, move_run, move_step
@@ -185,6 +185,17 @@ class SqliteStore(Reads):
             tick.add(frames)
 
         await self._writer.do(write, state=True)
+
+    async def cancel_step(self, run_id: RunId, step_id: StepId) -> bool:
+        async def write(tick: Tick) -> bool:
+            changed = await tick.db.execute(
+                "UPDATE flow_steps SET cancelling = 1, updated_at = ?"
+                " WHERE run_id = ? AND step_id = ? AND status IN ('pending', 'queued', 'running')",
+                (tick.at, run_id, step_id),
+            )
+            return changed.rowcount > 0
+
+        return await self._writer.do(write, state=True)
 
     async def append(self, ref: AttemptRef, frames: Sequence[StoredFrame]) -> None:
         async def write(tick: Tick) -> None:

@@ -190,6 +190,14 @@ async def test_text_that_is_not_unicode_is_replaced(store: Store) -> None:
     assert frame["text"] == "a\ufffdb"
 
 
+async def test_the_wish_to_stop_a_step_is_kept(store: Store) -> None:
+    ref = await running(store, "r")
+    assert await store.cancel_step(ref.run_id, ref.step_id)
+    assert (await store.facts(ref.run_id)).steps[ref.step_id].cancelling
+    await store.change_step(ref, StepChange(status=StepStatus.CANCELLED), [])
+    assert not await store.cancel_step(ref.run_id, ref.step_id)
+
+
 async def test_there_is_one_end(store: Store) -> None:
     await running(store, "r")
     ends = await asyncio.gather(

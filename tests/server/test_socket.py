@@ -124,6 +124,8 @@ async def test_cancel_one_step(home: House) -> None:
         assert ack["outcome"] == "cancelling"
         await wire.send(type="subscribe", id="2", run_id=run_id)
         await wire.until(type="flow_run_step_status", status="cancelled")
+        late = await wire.ask(type="cancel", id="l", run_id=run_id, step_id="review.security")
+        assert late["outcome"] == "already_terminal"
         home.agent.release()
         end = await wire.until(type="flow_run_finished")
         assert end["status"] == "partial"

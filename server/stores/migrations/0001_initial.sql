@@ -79,6 +79,7 @@ CREATE TABLE flow_steps (
     crashes INTEGER NOT NULL DEFAULT 0,
     repairs INTEGER NOT NULL DEFAULT 0,
     reused INTEGER NOT NULL DEFAULT 0,
+    cancelling INTEGER NOT NULL DEFAULT 0,
     denied_tools INTEGER NOT NULL DEFAULT 0,
     reason TEXT,
     input BLOB NOT NULL,
