@@ -134,13 +134,13 @@ class LiveTable(_Watcher):
             case FlowRunStepStatus():
                 row = self._rows[frame.step_id]
                 row.status = frame.status
-                row.activity = frame.message or frame.reason or ""
+                row.note(frame.message or frame.reason or "")
             case FlowRunStepTool():
-                self._rows[frame.step_id].activity = frame.summary
+                self._rows[frame.step_id].note(frame.summary)
             case FlowRunStepDelta():
                 self._rows[frame.step_id].say(frame.text)
             case FlowRunStepNotice():
-                self._rows[frame.step_id].activity = frame.message
+                self._rows[frame.step_id].note(frame.message)
             case FlowRunFinding():
                 self._rows[frame.step_id].findings.add(frame.finding.id)
             case _:
@@ -167,12 +167,19 @@ class _Row:
         self.step = step
         self.status = StepStatus.PENDING
         self.activity = ""
+        self._speaking = False
         self.findings: set[str] = set()
+
+    def note(self, text: str) -> None:
+        """Show something that happened in place of what was said."""
+        self.activity = text
+        self._speaking = False
 
     def say(self, text: str) -> None:
         """Keep the end of the current line of what the agent says."""
-        line = (self.activity + text).rstrip("\n").rpartition("\n")[2]
+        line = (self.activity + text if self._speaking else text).rstrip("\n").rpartition("\n")[2]
         self.activity = line[-2 * ACTIVITY_WIDTH :]
+        self._speaking = True
 
 
 def plan_lines(plan: FlowPlan) -> list[str]:

@@ -1,0 +1,84 @@
+"""What the terminal shows; text of agents and repositories cannot steer it."""
+
+import io
+from typing import Any
+
+from rich.console import Console
+
+from protocol.frames import (
+    Channel,
+    FlowRunFinding,
+    FlowRunPlanned,
+    FlowRunStepDelta,
+    FlowRunStepStatus,
+    FlowRunStepTool,
+    StoredFrame,
+    ToolStatus,
+)
+from protocol.ids import RunId, StepId
+from protocol.report import Confidence, Finding, Severity
+from protocol.states import StepStatus
+from server.terminal import LiveTable, PlainLines, clean
+from tests.flows.plans import review_shape
+
+PLAN = review_shape()
+STEP = PLAN.steps[0].id
+ESCAPE = "\x1b]0;owned\x07\x1b[2J"
+
+
+def frames() -> list[StoredFrame]:
+    of: dict[str, Any] = {
+        "run_id": RunId("r"),
+        "step_id": STEP,
+        "attempt": 1,
+        "at": "2026-01-01T12:00:00.000Z",
+    }
+    finding = Finding(
+        id="SEC-01",
+        step_id=StepId(STEP),
+        role="security",
+        title=f"A title {ESCAPE}",
+        claim="c",
+        category="c",
+        severity=Severity.WARNING,
+        confidence=Confidence.HIGH,
+        impact="i",
+        citations=[],
+    )
+    return [
+        FlowRunPlanned(run_id=RunId("r"), plan=PLAN),
+        FlowRunStepStatus(**of, status=StepStatus.RUNNING),
+        FlowRunStepTool(
+            **of, call_id="1", name="n", status=ToolStatus.OK, summary=f"read_file {ESCAPE}x"
+        ),
+        FlowRunStepDelta(**of, channel=Channel.TEXT, offset=0, text="fresh"),
+        FlowRunFinding(**of, finding=finding),
+    ]
+
+
+def shown(kind: type[PlainLines] | type[LiveTable]) -> str:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=False, width=200)
+    with kind(console) as watcher:
+        for frame in frames():
+            watcher.show(frame)
+    return out.getvalue()
+
+
+def test_nothing_of_an_agent_reaches_the_terminal_as_a_command() -> None:
+    for kind in (PlainLines, LiveTable):
+        text = shown(kind)
+        assert "\x1b" not in text
+        assert "\x07" not in text
+    assert "SEC-01 warning: A title" in shown(PlainLines)
+
+
+def test_what_an_agent_says_after_a_tool_begins_anew() -> None:
+    last = shown(LiveTable).strip().splitlines()
+    row = next(line for line in last if "fresh" in line)
+    assert "read_file" not in row
+    assert "1 found" in row
+
+
+def test_clean_keeps_lines_and_tabs() -> None:
+    assert clean("a\tb\nc\x1b[0m\x9b") == "a\tb\nc\ufffd[0m\ufffd"
