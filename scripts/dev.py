@@ -113,7 +113,7 @@ def test(arguments: Sequence[str]) -> None:
 
 
 def soak(arguments: Sequence[str]) -> None:
-    """run the long tests"""
+    """run the long tests: minutes to hours"""
     install([])
     run(str(PYTHON), "-m", "pytest", "-m", "soak", "--timeout=0", *arguments)
 

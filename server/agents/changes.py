@@ -47,8 +47,7 @@ def find_changes(
 
     Raises BadScope.
     """
-    found = _without(_scope(pinned, base, paths), exclude)
-    return found
+    return _without(_scope(pinned, base, paths), exclude)
 
 
 def _scope(pinned: Pinned, base: str | None, paths: Sequence[str]) -> Changes:

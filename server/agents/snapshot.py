@@ -98,7 +98,7 @@ def _copy_all(
 ) -> tuple[list[PinnedFile], list[tuple[str, str]]]:
     left_out: list[tuple[str, str]] = []
     candidates = _candidates(project, repository, left_out)
-    ignored = _podiumignored(project, repository, [path for path, _ in candidates])
+    ignored = _podiumignored(project, repository)
     files: list[PinnedFile] = []
     total = 0
     for path, mode in sorted(candidates):
@@ -164,7 +164,7 @@ def _shown(path: str) -> str:
     return path.encode("utf-8", "replace").decode()
 
 
-def _podiumignored(project: Path, repository: Repository | None, paths: list[str]) -> set[str]:
+def _podiumignored(project: Path, repository: Repository | None) -> set[str]:
     """What `.podiumignore` names; git reads its own syntax."""
     if repository is None or not (project / ".podiumignore").is_file():
         return set()
