@@ -4,8 +4,9 @@ Every diff is between two trees in the private repository, so no filter, hook or
 the user's repository can run or change it.
 """
 
+import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -180,15 +181,14 @@ def _diff(pinned: Pinned, old: str, new: str, kind: str, description: str) -> Ch
     lines = {file.path: file.lines for file in pinned.files}
     statuses, deleted = _statuses(pinned, old_tree, new)
     known = {path: status for path, status in statuses.items() if path in lines}
-    out = {path for path, _ in pinned.left_out}
-    patches = _patches(pinned, old_tree, new, list(known))
+    whole = _patches(pinned, old_tree, new, known)
     files = [
-        ScopeFile(path=path, lines=lines[path], status=status, added=_added(patches.get(path, "")))
-        for path, status in sorted(known.items())
+        ScopeFile(path=path, lines=lines[path], status=name, added=_added(whole.get(path, "")))
+        for path, (name, _) in sorted(known.items())
     ]
+    out = {path for path, _ in pinned.left_out}
     gone = tuple(path for path in deleted if path not in out)
-    base = old if old_tree is not None else None
-    return Changes(kind, description, files, base, gone, patches)
+    return Changes(kind, description, files, old, gone, _bounded(whole))
 
 
 def _subtree(pinned: Pinned, commit: str) -> str:
@@ -200,60 +200,95 @@ def _subtree(pinned: Pinned, commit: str) -> str:
         return pinned.private.empty_tree()
 
 
-def _statuses(pinned: Pinned, old: str, new: str) -> tuple[dict[str, str], list[str]]:
-    raw = pinned.private.ask(
-        "diff-tree", "-r", "-z", "-M", "--no-ext-diff", "--name-status", old, new
-    )
+class Status(NamedTuple):
+    name: str
+    source: str | None = None
+    """What it was renamed from."""
+
+
+def _statuses(pinned: Pinned, old: str, new: str) -> tuple[dict[str, Status], list[str]]:
+    """How each path of the new tree changed, and the paths that are gone."""
+    raw = pinned.private.ask("diff-tree", "-r", "-z", "-M", "--name-status", old, new)
     parts = iter(raw.split("\0"))
-    statuses: dict[str, str] = {}
+    statuses: dict[str, Status] = {}
     deleted: list[str] = []
     for code in parts:
         if not code:
             continue
-        path = next(parts)
-        if code[0] in "RC":
-            path = next(parts)
+        source = next(parts)
         if code[0] == "D":
-            deleted.append(path)
+            deleted.append(source)
+        elif code[0] in "RC":
+            statuses[next(parts)] = Status(STATUS[code[0]], source)
         else:
-            statuses[path] = STATUS.get(code[0], "modified")
+            statuses[source] = Status(STATUS.get(code[0], "modified"))
+    # What is withheld seems deleted, and its text must not come back as the source of a rename.
+    withheld = pinned.withheld(it.source for it in statuses.values() if it.source)
+    for path, status in statuses.items():
+        if status.source in withheld:
+            statuses[path] = Status("added")
     return statuses, deleted
 
 
-def _patches(pinned: Pinned, old: str, new: str, paths: Sequence[str]) -> dict[str, str]:
-    """The patch of each path, bounded one by one and in total."""
-    if not paths:
-        return {}
-    text = pinned.private.ask(
-        "diff-tree", "-r", "-p", "-M", "-U3", "--no-ext-diff", "--no-textconv", "--no-color",
-        "--src-prefix=a/", "--dst-prefix=b/", old, new,
+def _patches(pinned: Pinned, old: str, new: str, statuses: Mapping[str, Status]) -> dict[str, str]:
+    """The whole patch of each path."""
+    alone = [path for path, status in statuses.items() if status.name == "added"]
+    others = [path for path in statuses if statuses[path].name != "added"]
+    renamed = _diff_text(pinned, ["-M"], old, new) if others else ""
+    plain = _diff_text(pinned, ["--no-renames", "--diff-filter=A"], old, new) if alone else ""
+    return _parted(renamed, set(others)) | _parted(plain, set(alone))
+
+
+def _diff_text(pinned: Pinned, options: Iterable[str], old: str, new: str) -> str:
+    return pinned.private.ask(
+        "diff-tree", "-r", "-p", "-U3", "--no-ext-diff", "--no-textconv", "--no-color",
+        "--src-prefix=a/", "--dst-prefix=b/", *options, old, new,
     )  # fmt: skip
-    wanted, patches, total = set(paths), {}, 0
-    for patch in re.split(r"^(?=diff --git )", text, flags=re.MULTILINE):
-        path = _path_of(patch, wanted)
-        if path is None or total >= TOTAL_PATCH_BYTES:
-            continue
+
+
+def _parted(text: str, wanted: set[str]) -> dict[str, str]:
+    patches = re.split(r"^(?=diff --git )", text, flags=re.MULTILINE)
+    named = ((_path_of(patch, wanted), patch) for patch in patches)
+    return {path: patch for path, patch in named if path is not None}
+
+
+def _bounded(whole: Mapping[str, str]) -> dict[str, str]:
+    """Patches as briefs show them: bounded one by one and in total."""
+    patches: dict[str, str] = {}
+    total = 0
+    for path, patch in sorted(whole.items()):
+        if total >= TOTAL_PATCH_BYTES:
+            break
         if len(patch.encode()) > PATCH_BYTES:
             patch = patch.encode()[:PATCH_BYTES].decode("utf-8", "ignore") + CUT
-        total += len(patch)
+        total += len(patch.encode())
         patches[path] = patch
     return patches
 
 
 def _path_of(patch: str, wanted: set[str]) -> str | None:
     """The new path of a patch, if it is one of the wanted ones."""
-    for line in patch.splitlines()[:8]:
-        for start in ("+++ b/", "rename to "):
-            if line.startswith(start) and line.removeprefix(start).rstrip("\t") in wanted:
-                return line.removeprefix(start).rstrip("\t")
+    for line in patch.split("\n", 8)[:8]:
+        for start, prefix in (("+++ ", "b/"), ("rename to ", "")):
+            path = _unquoted(line.removeprefix(start).rstrip("\t")).removeprefix(prefix)
+            if line.startswith(start) and path in wanted:
+                return path
     return None
+
+
+def _unquoted(name: str) -> str:
+    """A name as it is: git writes odd ones in quotes, with C's escapes, in ASCII alone."""
+    if not name.startswith('"'):
+        return name
+    value: bytes = ast.literal_eval(f"b{name}")
+    return value.decode("utf-8", "replace")
 
 
 def _added(patch: str) -> list[LineRange]:
     """The lines that a patch adds, as ranges in the new file."""
     added: list[LineRange] = []
     line = 0
-    for text in patch.splitlines():
+    for text in patch.split("\n"):
         hunk = _HUNK.match(text)
         if hunk:
             line = int(hunk[1])

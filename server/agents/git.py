@@ -6,7 +6,9 @@ is ever read there, and no object, index or reference is written to it.
 """
 
 import os
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -18,6 +20,7 @@ _NEUTRAL = (
     "-c", "core.untrackedCache=false",
     "-c", "core.excludesFile=/dev/null",
     "-c", "core.pager=cat",
+    "-c", "core.protectNTFS=false",
     "-c", "safe.directory=*",
 )  # fmt: skip
 
@@ -45,8 +48,14 @@ def _environment(extra: Mapping[str, str]) -> dict[str, str]:
 
 
 def _run(
-    arguments: Iterable[str], *, cwd: Path, extra: Mapping[str, str], stdin: bytes = b""
+    arguments: Iterable[str],
+    *,
+    cwd: Path,
+    extra: Mapping[str, str],
+    stdin: bytes = b"",
+    fine: int = 0,
 ) -> bytes:
+    """What a git command says; raises GitError unless it ends with 0 or with `fine`."""
     try:
         done = subprocess.run(
             ["git", *_NEUTRAL, *arguments],
@@ -57,9 +66,10 @@ def _run(
             timeout=TIMEOUT,
             check=False,
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        # ValueError: no argument may hold a NUL.
         raise GitError(f"git could not be run: {error}") from error
-    if done.returncode:
+    if done.returncode not in (0, fine):
         raise GitError(done.stderr.decode("utf-8", "replace").strip() or "git failed")
     return done.stdout
 
@@ -70,16 +80,17 @@ class Repository:
     def __init__(self, folder: Path) -> None:
         """Raises GitError when `folder` is in no work tree."""
         self.folder = folder
-        out = self.ask(
-            "rev-parse",
-            "--show-toplevel",
-            "--show-prefix",
-            "--show-object-format",
-            "--git-common-dir",
-        )
-        top, self.prefix, self.object_format, common = out.split("\n")[:4]
-        self.top = Path(top)
-        self.objects = (folder / common).resolve() / "objects"
+        # One question each: a folder's name may hold a newline.
+        self.top = Path(self._about("--show-toplevel"))
+        self.prefix = self._about("--show-prefix")
+        self.object_format = self._about("--show-object-format")
+        common = (folder / self._about("--git-common-dir")).resolve()
+        self.objects = common / "objects"
+        self.shallow = common / "shallow"
+        """Where a shallow clone notes the commits whose parents it has not."""
+
+    def _about(self, question: str) -> str:
+        return self.ask("rev-parse", question).removesuffix("\n")
 
     def ask(self, *arguments: str) -> str:
         return _run(arguments, cwd=self.folder, extra={}).decode("utf-8", "surrogateescape")
@@ -129,20 +140,15 @@ class Repository:
 class PrivateGit:
     """The private bare repository of one project, below DIR."""
 
-    def __init__(self, directory: Path, *, borrowed: Path | None, object_format: str) -> None:
+    def __init__(
+        self, directory: Path, *, repository: Repository | None, object_format: str
+    ) -> None:
         self.directory = directory
-        if not (directory / "HEAD").exists():
-            directory.mkdir(parents=True, exist_ok=True)
-            _run(
-                ["init", "--bare", "-q", f"--object-format={object_format}", "."],
-                cwd=directory,
-                extra={},
-            )
-        (directory / "info").mkdir(exist_ok=True)
-        (directory / "info" / "attributes").write_text(_ATTRIBUTES)
+        if not directory.exists():
+            _create(directory, object_format)
         # Borrowed for reading only: git touches the time of an object that it finds there already
         # when it is about to write the same one.
-        self._borrowed = {"GIT_ALTERNATE_OBJECT_DIRECTORIES": str(borrowed)} if borrowed else {}
+        self._borrowed = _borrowing(repository) if repository else {}
 
     def write_tree(self, folder: Path, paths: Iterable[str], *, index: Path) -> str:
         """The tree of these files of a folder, byte for byte."""
@@ -150,6 +156,21 @@ class PrivateGit:
         listed = "\0".join(paths).encode("utf-8", "surrogateescape")
         self._ask(["update-index", "-z", "--add", "--stdin"], cwd=folder, extra=extra, stdin=listed)
         return self._ask(["write-tree"], cwd=folder, extra=extra).decode().strip()
+
+    def ignored(self, paths: Iterable[str], *, patterns: Path) -> set[str]:
+        """Which of the paths a file in .gitignore's syntax names."""
+        listed = "\0".join(paths).encode("utf-8", "surrogateescape")
+        # The work tree is an empty folder, so that no .gitignore has a say.
+        with tempfile.TemporaryDirectory(prefix=".empty-", dir=self.directory.parent) as empty:
+            given = ["-c", f"core.excludesFile={patterns}"]
+            found = self._ask(
+                [*given, "check-ignore", "--no-index", "-z", "--stdin"],
+                cwd=Path(empty),
+                extra={"GIT_WORK_TREE": empty},
+                stdin=listed,
+                fine=1,
+            )
+        return set(found.decode("utf-8", "surrogateescape").split("\0")) - {""}
 
     def empty_tree(self) -> str:
         return self._ask(["mktree"], cwd=self.directory, extra={}).decode().strip()
@@ -160,8 +181,39 @@ class PrivateGit:
         return found.decode("utf-8", "replace")
 
     def _ask(
-        self, arguments: Iterable[str], *, cwd: Path, extra: Mapping[str, str], stdin: bytes = b""
+        self,
+        arguments: Iterable[str],
+        *,
+        cwd: Path,
+        extra: Mapping[str, str],
+        stdin: bytes = b"",
+        fine: int = 0,
     ) -> bytes:
-        return _run(
-            arguments, cwd=cwd, extra={"GIT_DIR": str(self.directory), **extra}, stdin=stdin
-        )
+        extra = {"GIT_DIR": str(self.directory), **extra}
+        return _run(arguments, cwd=cwd, extra=extra, stdin=stdin, fine=fine)
+
+
+def _create(directory: Path, object_format: str) -> None:
+    """Make the bare repository elsewhere and give it its name at once: pins may be concurrent."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    place = Path(tempfile.mkdtemp(prefix=".new-", dir=directory.parent))
+    try:
+        words = ["init", "--bare", "-q", "--template=", f"--object-format={object_format}", "."]
+        _run(words, cwd=place, extra={})
+        (place / "info").mkdir(exist_ok=True)
+        (place / "info" / "attributes").write_text(_ATTRIBUTES)
+        place.rename(directory)
+    except OSError:
+        if not directory.exists():
+            raise
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _borrowing(repository: Repository) -> dict[str, str]:
+    """The environment that reads a repository's objects, and ends where a shallow clone ends."""
+    quoted = str(repository.objects).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    borrowed = {"GIT_ALTERNATE_OBJECT_DIRECTORIES": f'"{quoted}"'}
+    if repository.shallow.is_file():
+        borrowed["GIT_SHALLOW_FILE"] = str(repository.shallow)
+    return borrowed

@@ -9,6 +9,10 @@ from server.agents.stream_json import StreamParser
 from server.ports import AgentFailure
 
 API_ERROR = "[API Error"
+# Only where the status stands: a port, or a number of bytes, may look like one.
+_STATUS = re.compile(r"\[API Error:?\s*(?:HTTP\s*)?([45]\d\d)\b")
+_ENDS_IN_ERROR = re.compile(r"\[API Error[^\n]*\]\s*$")
+
 EXIT_REASONS = {
     53: ("turns_exhausted", "the agent used all its turns without delivering a result"),
     55: ("budget_exhausted", "the agent used all its tool calls or time without a result"),
@@ -53,9 +57,9 @@ def outcome(parser: StreamParser, *, exit_code: int, stderr: str) -> Delivered |
 
 def _result(result: dict[str, Any], parser: StreamParser) -> Delivered | AgentFailure:
     text = str(result.get("result") or "")
-    if text.startswith(API_ERROR) or text.rstrip().endswith(API_ERROR):
-        return _api_error(text)
     raw = result.get("structured_result")
+    if text.startswith(API_ERROR) or (raw is None and _ENDS_IN_ERROR.search(text)):
+        return _api_error(text[text.rfind(API_ERROR) :])
     if raw is None:
         return AgentFailure(
             reason="plain_text",
@@ -89,7 +93,7 @@ def _error_result(result: dict[str, Any]) -> AgentFailure:
 
 def _api_error(text: str) -> AgentFailure:
     """The endpoint's refusal, by its HTTP status where the text has one."""
-    found = re.search(r"\b([45]\d\d)\b", text)
+    found = _STATUS.search(text)
     status = int(found[1]) if found else 0
     message = f"the model endpoint failed: {_readable(text)}"
     if status in (401, 403):

@@ -10,7 +10,7 @@ import shutil
 import stat
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,6 +42,13 @@ class Pinned(NamedTuple):
     head: str | None
     notes: tuple[str, ...]
 
+    def withheld(self, paths: Iterable[str]) -> set[str]:
+        """Which of the paths, of any time, are not for an agent's eyes."""
+        known = {path for path, _ in self.left_out}
+        paths = list(paths)
+        hidden = {path for path in paths if path in known or is_secret(path)}
+        return hidden | _podiumignored(self.path, self.private, paths)
+
     def left_out_counts(self) -> dict[str, int]:
         return dict(sorted(Counter(reason for _, reason in self.left_out).items()))
 
@@ -58,14 +65,12 @@ def pin(project: Path, data: Path) -> Pinned:
     trees = data / "trees"
     trees.mkdir(parents=True, exist_ok=True)
     repository, notes = _repository(project)
-    private = PrivateGit(
-        data / "git" / f"{hashlib.sha256(os.fsencode(project)).hexdigest()[:16]}.git",
-        borrowed=repository.objects if repository else None,
-        object_format=repository.object_format if repository else "sha1",
-    )
+    object_format = repository.object_format if repository else "sha1"
+    name = f"{hashlib.sha256(os.fsencode(project)).hexdigest()[:16]}-{object_format}.git"
+    private = PrivateGit(data / "git" / name, repository=repository, object_format=object_format)
     staging = Path(tempfile.mkdtemp(prefix=".staging-", dir=trees))
     try:
-        files, left_out = _copy_all(project, staging, repository)
+        files, left_out = _copy_all(project, staging, repository, private)
         index = staging.with_name(f"{staging.name}.index")
         try:
             tree_id = private.write_tree(staging, [file.path for file in files], index=index)
@@ -94,11 +99,11 @@ def _repository(project: Path) -> tuple[Repository | None, tuple[str, ...]]:
 
 
 def _copy_all(
-    project: Path, staging: Path, repository: Repository | None
+    project: Path, staging: Path, repository: Repository | None, private: PrivateGit
 ) -> tuple[list[PinnedFile], list[tuple[str, str]]]:
     left_out: list[tuple[str, str]] = []
     candidates = _candidates(project, repository, left_out)
-    ignored = _podiumignored(project, repository)
+    ignored = _podiumignored(project, private, [path for path, _ in candidates])
     files: list[PinnedFile] = []
     total = 0
     for path, mode in sorted(candidates):
@@ -117,7 +122,7 @@ def _copy_all(
             files.append(PinnedFile(path, len(lines_of(content))))
         except _Skip as skip:
             left_out.append((path, str(skip)))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             continue  # tracked, but deleted in the work tree
     return files, left_out
 
@@ -141,8 +146,11 @@ def _candidates(
 def _walked(project: Path, left_out: list[tuple[str, str]]) -> Iterator[str]:
     for folder, names, files in os.walk(project, followlinks=False):
         here = Path(folder).relative_to(project)
-        for name in sorted(set(names) & IGNORED_FOLDERS):
-            left_out.append((_shown((here / name).as_posix()), "ignored_folder"))
+        for name in sorted(names):
+            if name in IGNORED_FOLDERS:
+                left_out.append((_shown((here / name).as_posix()), "ignored_folder"))
+            elif (Path(folder) / name).is_symlink():
+                left_out.append((_shown((here / name).as_posix()), "link"))
         names[:] = sorted(set(names) - IGNORED_FOLDERS)
         for name in sorted(files):
             path = (here / name).as_posix()
@@ -151,11 +159,15 @@ def _walked(project: Path, left_out: list[tuple[str, str]]) -> Iterator[str]:
 
 
 def _named_well(path: str, left_out: list[tuple[str, str]]) -> bool:
-    """A name that is no valid UTF-8 cannot be cited, so such a file is left out."""
+    """A name that is no valid UTF-8 cannot be cited, and one that git keeps for itself cannot be
+    in a tree, so such a file is left out."""
     try:
         path.encode()
     except UnicodeEncodeError:
         left_out.append((_shown(path), "odd_name"))
+        return False
+    if ".git" in path.lower().split("/"):
+        left_out.append((path, "ignored_folder"))
         return False
     return True
 
@@ -164,13 +176,10 @@ def _shown(path: str) -> str:
     return path.encode("utf-8", "replace").decode()
 
 
-def _podiumignored(project: Path, repository: Repository | None) -> set[str]:
+def _podiumignored(folder: Path, private: PrivateGit, paths: list[str]) -> set[str]:
     """What `.podiumignore` names; git reads its own syntax."""
-    if repository is None or not (project / ".podiumignore").is_file():
-        return set()
-    tracked = repository.ask("ls-files", "-z", "-c", "-i", "--exclude-from=.podiumignore")
-    others = repository.ask("ls-files", "-z", "-o", "-i", "--exclude-from=.podiumignore")
-    return set(tracked.split("\0")) | set(others.split("\0"))
+    patterns = folder / ".podiumignore"
+    return private.ignored(paths, patterns=patterns) if patterns.is_file() else set()
 
 
 def _content(project: Path, path: str, mode: str) -> tuple[bytes, bool]:
@@ -185,7 +194,7 @@ def _content(project: Path, path: str, mode: str) -> tuple[bytes, bool]:
     try:
         # O_NONBLOCK: opening a FIFO must not wait for its writer.
         descriptor = os.open(project / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise
     except OSError as error:
         raise _Skip("unreadable") from error

@@ -8,6 +8,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from protocol.codec import parse_json
+from protocol.errors import BadMessage
 from protocol.frames import (
     Channel,
     FlowRunStepDelta,
@@ -78,8 +80,8 @@ class StreamParser:
 
     def _line(self, line: bytes) -> list[AgentFrame]:
         try:
-            event = json.loads(line)
-        except (ValueError, RecursionError):
+            event = parse_json(line)
+        except BadMessage:
             self.broken_lines += 1
             return []
         if not isinstance(event, dict):
@@ -88,7 +90,7 @@ class StreamParser:
         self.events += 1
         try:
             return self._event(event)
-        except (KeyError, TypeError, AttributeError):
+        except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError):
             # A known event of an unknown shape: tolerated, the success rule decides at the end.
             self.broken_lines += 1
             return []
@@ -120,15 +122,15 @@ class StreamParser:
             tools=tuple(sorted(map(str, event["tools"]))),
             mcp_servers=len(event["mcp_servers"]),
         )
-        self.failure = _distrust(self.init, self._model)
+        self.failure = self.failure or _distrust(self.init, self._model)
 
     def _take_result(self, event: dict[str, Any]) -> None:
         self.result = event
         usage = event.get("usage") or {}
         self.usage = Usage(
-            input_tokens=int(usage.get("input_tokens") or 0),
-            output_tokens=int(usage.get("output_tokens") or 0),
-            cached_tokens=int(usage.get("cache_read_input_tokens") or 0),
+            input_tokens=_count(usage.get("input_tokens")),
+            output_tokens=_count(usage.get("output_tokens")),
+            cached_tokens=_count(usage.get("cache_read_input_tokens")),
             requests=self.requests,
         )
         for denial in event.get("permission_denials") or []:
@@ -148,6 +150,8 @@ class StreamParser:
         return []
 
     def _delta(self, channel: Channel, text: str) -> list[AgentFrame]:
+        if not isinstance(text, str):
+            raise TypeError("the text of a delta is no text")
         if not text:
             return []
         offset = self._offsets[channel]
@@ -235,6 +239,11 @@ class StreamParser:
         shown = [str(value) for value in arguments.values() if isinstance(value, str | int)]
         text = f"{name} {' '.join(shown)}".replace(self._tree, "").replace(self._tree[:-1], ".")
         return " ".join(text.split())[:MAX_SUMMARY]
+
+
+def _count(value: object) -> int:
+    """A number of tokens; what is none counts as nothing."""
+    return value if type(value) is int and 0 <= value < 2**53 else 0
 
 
 def _distrust(init: Init, model: str) -> AgentFailure | None:

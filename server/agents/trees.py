@@ -1,7 +1,7 @@
 """The port to pinned copies: from a project and an invocation to what a plan is made from."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -25,23 +25,25 @@ class PinnedView:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._paths: list[str] | None = None
+        self._paths: dict[str, None] | None = None
         self._read = lru_cache(CACHED_FILES)(self._read_lines)
 
     def paths(self) -> Sequence[str]:
-        if self._paths is None:
-            found = (path for path in self._root.rglob("*") if path.is_file())
-            self._paths = sorted(path.relative_to(self._root).as_posix() for path in found)
-        return self._paths
+        return list(self._known())
 
     def lines(self, path: str) -> Sequence[str] | None:
         return self._read(path)
 
+    def _known(self) -> Mapping[str, None]:
+        if self._paths is None:
+            found = (path for path in self._root.rglob("*") if path.is_file())
+            names = sorted(path.relative_to(self._root).as_posix() for path in found)
+            self._paths = dict.fromkeys(names)
+        return self._paths
+
     def _read_lines(self, path: str) -> Sequence[str] | None:
-        place = self._root / path
-        if ".." in Path(path).parts or not place.is_file():
-            return None
-        return lines_of(place.read_bytes())
+        # Only by the names of the copy: an absolute path would leave it.
+        return lines_of((self._root / path).read_bytes()) if path in self._known() else None
 
 
 class PinnedTrees:
@@ -68,15 +70,19 @@ class PinnedTrees:
 
     def _check(self, path: Path) -> Path:
         """Refuse what cannot be a project; DIR inside it would make podium review itself."""
-        resolved = path.resolve()
-        if not resolved.exists():
-            raise _refused(path, "does not exist")
-        if not resolved.is_dir():
-            raise _refused(path, "is not a folder")
         try:
+            str(path).encode()
+            resolved = path.resolve()
             next(resolved.iterdir(), None)
+        except FileNotFoundError as error:
+            raise _refused(path, "does not exist") from error
+        except NotADirectoryError as error:
+            raise _refused(path, "is not a folder") from error
         except OSError as error:
             raise _refused(path, f"cannot be read: {error.strerror}") from error
+        except (ValueError, RuntimeError) as error:
+            # A NUL, no UTF-8, or a ring of links.
+            raise _refused(path, "has a name that cannot be used") from error
         if resolved.is_relative_to(self._data):
             raise _refused(path, f"lies inside podium's data directory {self._data}")
         if self._data.is_relative_to(resolved):
@@ -134,9 +140,10 @@ def _tree(pinned: Pinned) -> Tree:
 
 
 def _refused(path: Path, why: str) -> ProtocolError:
+    shown = str(path).encode("utf-8", "replace").decode()
     return ProtocolError(
         ErrorCode.BAD_ARGUMENTS,
-        f"the project {path} {why}",
+        f"the project {shown} {why}",
         field="path",
         hint="name a folder that podium may read, outside its data directory",
     )
