@@ -114,6 +114,26 @@ class Containment(StrEnum):
     BUBBLEWRAP = "bubblewrap"
 
 
+class Level(StrEnum):
+    """One kind of containment, enforced by the operating system."""
+
+    FILESYSTEM = "filesystem"
+    """The agent sees the copy and its own program, read-only, and nothing else of the disk."""
+    NETWORK = "network"
+    """The agent reaches podium's relay and nothing else."""
+    PROCESSES = "processes"
+    """The agent sees no process but its own, and none of its own outlives it."""
+
+
+class SelfTest(StrEnum):
+    """What came of trying, from inside the agent's own process, what it must not be able to do."""
+
+    FAILED_AS_IT_MUST = "failed_as_it_must"
+    SUCCEEDED = "succeeded"
+    NOT_RUN = "not_run"
+    """The agent was not contained at that level, or never got so far."""
+
+
 class Proof(StrEnum):
     YES = "yes"
     NO = "no"
@@ -132,15 +152,24 @@ class Receipt(Struct, frozen=True, kw_only=True, omit_defaults=True):
     host: str
     """Of the model endpoint."""
     contained: Containment
-    write_probe: str
-    """`failed_as_it_must`, `succeeded`, or `not_run` when the agent was not contained."""
+    levels: list[Level] = []
+    """What the containment enforced, in the order of `Level`; empty when there was none."""
+    write_probe: SelfTest
+    """Writing into the copy."""
+    network_probe: SelfTest = SelfTest.NOT_RUN
+    """Reaching a port of the host."""
+    process_probe: SelfTest = SelfTest.NOT_RUN
+    """Seeing a process of the host."""
     tree_before: str
     tree_after: str
     """Hashes of the pinned copy before and after the attempt."""
     repository_before: str | None
     repository_after: str | None
     """Hashes of the repository's status and refs; None without git."""
+    ended_at: str = ""
+    """When the last process of the attempt was gone."""
     proven: Proof
+    """`yes`: contained at every level, every probe failed as it must, the copy is the same."""
 
 
 class Totals(Struct, frozen=True, kw_only=True):

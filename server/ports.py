@@ -406,6 +406,8 @@ class AgentFailure(Struct, frozen=True, kw_only=True):
     """It was infrastructure: the same attempt may succeed."""
     repairable: bool = False
     """There was an answer, but not a valid one: one repair attempt may succeed."""
+    retry_after: float | None = None
+    """Seconds that the endpoint asked to be left alone, when it did."""
 
 
 class AgentResult(Struct, frozen=True, kw_only=True):

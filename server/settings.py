@@ -6,7 +6,7 @@ Every error is reported at once, each with the place it came from.
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -15,6 +15,7 @@ from msgspec import Meta, Struct
 
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+MiB = Annotated[int, Meta(ge=64, le=1024 * 1024)]
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -50,6 +51,16 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     first_byte_seconds: Seconds = 600.0
     idle_seconds: Seconds = 300.0
     probe_seconds: Seconds = 120.0
+    containment: Literal["auto", "required", "off"] = "auto"
+    """`auto`: as much as the host allows, and all of it beyond loopback or with several users."""
+    agent_memory_mib: MiB = 2_048
+    """Of one agent's whole process tree."""
+    agent_processes: Annotated[int, Meta(ge=8, le=4_096)] = 64
+    agent_cpu_seconds: Annotated[int, Meta(ge=10, le=86_400)] = 1_800
+    trees_mib: MiB = 4_096
+    """How much room the pinned copies may take before the least recently used one goes."""
+    project_roots: list[str] = []
+    """Folders below which a project may lie; empty: anywhere, for a single user on loopback."""
     keep_attempts: bool = False
     """Keep each attempt's files, for looking into a failure."""
     frames_days: Annotated[int, Meta(ge=1, le=3_650)] = 30

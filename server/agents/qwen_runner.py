@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from protocol.frames import Channel, FlowRunStepDelta, FlowRunStepNotice
-from protocol.resources import Containment, Proof, Receipt
+from protocol.resources import Containment, Proof, Receipt, SelfTest
 from server.agents import installation, invocation
 from server.agents.installation import Installation
 from server.agents.invocation import Places
@@ -274,7 +274,7 @@ def _receipt(
         denials=parser.denials,
         host=host_of(order.endpoint.base_url),
         contained=Containment.NONE,
-        write_probe="not_run",
+        write_probe=SelfTest.NOT_RUN,
         tree_before=before.tree,
         tree_after=after.tree,
         repository_before=before.repository,

@@ -6,7 +6,7 @@ from typing import Any
 
 from protocol.frames import Channel, FlowRunStepDelta
 from protocol.plan import Endpoint
-from protocol.resources import Containment, Proof, Receipt, Usage
+from protocol.resources import Containment, Proof, Receipt, SelfTest, Usage
 from server.ports import (
     AgentFailure,
     AgentOrder,
@@ -25,7 +25,7 @@ RECEIPT = Receipt(
     denials=[],
     host="fake",
     contained=Containment.NONE,
-    write_probe="not_run",
+    write_probe=SelfTest.NOT_RUN,
     tree_before="t",
     tree_after="t",
     repository_before=None,
