@@ -15,7 +15,7 @@ import re
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,6 +43,7 @@ SCHEMA = {
     "required": ["word", "end"],
     "additionalProperties": False,
 }
+FILES = {"a.py": "A = 1\n"}
 DELIVERS = calls("structured_output", {"word": "yes", "end": "complete"})
 
 
@@ -54,13 +55,19 @@ class Seen(NamedTuple):
 
     exit_code: int
     lines: list[dict[str, Any]]
-    request_bytes: int
+    requests: list[bytes]
+    """The bodies of all chat requests, in order."""
     request_tools: frozenset[str]
+    """What the first of them offers."""
 
     @property
     def init(self) -> dict[str, Any]:
         lines = (it for it in self.lines if (it.get("type"), it.get("subtype")) == INIT)
         return next(lines, {})
+
+    @property
+    def request_bytes(self) -> int:
+        return len(self.requests[0]) if self.requests else 0
 
     @property
     def init_tools(self) -> frozenset[str]:
@@ -135,8 +142,13 @@ async def start(
     tool_calls: int = 20,
     change: Callable[[list[str]], list[str]] = lambda words: words,
     deny: bool = True,
+    files: Mapping[str, str] = FILES,
+    inside: bool = False,
 ) -> Seen:
-    """Start the agent once, as an attempt does, and wait for its end."""
+    """Start the agent once, as an attempt does, and wait for its end.
+
+    `change`, `deny` and `inside` (the tree as its working directory) take guards away.
+    """
     model = FakeModel(*behaviours)
     recorder = Recorder(model.app)
     with tempfile.TemporaryDirectory(prefix="podium-bump-") as folder:
@@ -147,14 +159,15 @@ async def start(
             settings = invocation.settings(installed, order)
             if not deny:
                 del settings["permissions"]
-            await asyncio.to_thread(_lay_out, places, order, settings)
+            await asyncio.to_thread(_lay_out, places, order, settings, files)
             words = change(invocation.command(installed, order, places))
             environment = invocation.environment(installed, order, places)
-            code = await _run(words, environment, places, order.prompt.user)
+            cwd = order.tree if inside else places.cwd
+            code = await _run(words, environment, places, cwd=cwd, prompt=order.prompt.user)
         lines = await asyncio.to_thread(_lines, places.stdout)
     first = model.requests[0].tools if model.requests else None
     tools = frozenset(tool.function.name for tool in first or [])
-    return Seen(code, lines, recorder.sizes[0] if recorder.sizes else 0, tools)
+    return Seen(code, lines, recorder.bodies, tools)
 
 
 def _order(place: Path, url: str, *, turns: int, tool_calls: int) -> AgentOrder:
@@ -178,23 +191,32 @@ def _order(place: Path, url: str, *, turns: int, tool_calls: int) -> AgentOrder:
     )
 
 
-def _lay_out(places: Places, order: AgentOrder, settings: dict[str, Any]) -> None:
+def _lay_out(
+    places: Places, order: AgentOrder, settings: dict[str, Any], files: Mapping[str, str]
+) -> None:
     places.home.mkdir(parents=True)
     places.cwd.mkdir()
-    order.tree.mkdir()
-    (order.tree / "a.py").write_text("A = 1\n")
+    for name, text in files.items():
+        place = order.tree / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text)
     places.settings.write_text(json.dumps(settings), "utf-8")
     places.schema.write_text(json.dumps(order.schema), "utf-8")
 
 
 async def _run(
-    words: Sequence[str], environment: dict[str, str], places: Places, prompt: str
+    words: Sequence[str],
+    environment: dict[str, str],
+    places: Places,
+    *,
+    cwd: Path,
+    prompt: str,
 ) -> int:
     """Run to the end; what is still there after that, or after too long, is killed."""
     with places.stdout.open("wb") as stdout, places.stderr.open("wb") as stderr:
         process = await asyncio.create_subprocess_exec(
             *words,
-            cwd=places.cwd,
+            cwd=cwd,
             env=environment,
             stdin=asyncio.subprocess.PIPE,
             stdout=stdout,  # a regular file: on a pipe the agent loses its last lines
@@ -251,24 +273,24 @@ def kind_of(line: dict[str, Any]) -> str:
 
 
 class Recorder:
-    """Passes everything on, and keeps the size of each chat request in bytes."""
+    """Passes everything on, and keeps the body of each chat request."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self.sizes: list[int] = []
+        self.bodies: list[bytes] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        size = 0
+        body = b""
 
-        async def counted() -> Message:
-            nonlocal size
+        async def recorded() -> Message:
+            nonlocal body
             message = await receive()
-            size += len(message.get("body", b""))
+            body += message.get("body", b"")
             return message
 
-        await self._app(scope, counted, send)
+        await self._app(scope, recorded, send)
         if scope["path"].endswith("/chat/completions"):
-            self.sizes.append(size)
+            self.bodies.append(body)
 
 
 def draft(found: Profile) -> Profile:
