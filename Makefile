@@ -2,10 +2,13 @@
 PYTHON ?= python3
 TARGETS = install run test check wheel bench soak lock clean
 
-.PHONY: help $(TARGETS)
+.PHONY: help bump-qwen $(TARGETS)
 
 help:
 	@$(PYTHON) scripts/dev.py --help
 
 $(TARGETS):
 	@$(PYTHON) scripts/dev.py $@ $(ARGS)
+
+bump-qwen:
+	@$(PYTHON) scripts/dev.py $@ $(VERSION) $(ARGS)

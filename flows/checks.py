@@ -22,9 +22,14 @@ RENDERERS = frozenset(
 )
 """What may fill a section of the report; `report/` has them."""
 
+OUTCOMES = frozenset({"findings", "clean", "partial"})
 BUILTINS = frozenset({"flows", "runs", "cancel", "finish", "help"})
 RESERVED_FLAGS = frozenset({"--only", "--skip", "--exclude"})
 FLAGGED_TYPES = frozenset({InputType.FLAG, InputType.GIT_REF})
+WITHOUT_WEB = (
+    "no step is given the web: an agent that reads the repository could carry it out, and a step"
+    " that sees none of it does not exist yet"
+)
 TEXT_TYPES = frozenset({InputType.TEXT, InputType.QUESTION})
 
 
@@ -42,6 +47,7 @@ def problems(flow: Flow, briefs: Mapping[str, str]) -> list[str]:
         *_order_problems(flow),
         *_prefix_problems(flow),
         *_section_problems(flow),
+        *_next_problems(flow),
     ]
 
 
@@ -150,6 +156,8 @@ def _step_problems(flow: Flow, briefs: Mapping[str, str]) -> Iterator[str]:
 def _code_step(step: Step) -> Iterator[str]:
     if step.function not in FUNCTIONS:
         yield f"the function {step.function!r} is unknown"
+    if step.web:
+        yield WITHOUT_WEB
     if step.role or step.brief or step.output or step.prefix or step.each or not step.spine:
         yield "a code step has no role, brief, output, prefix or fan-out, and is spine"
 
@@ -157,6 +165,8 @@ def _code_step(step: Step) -> Iterator[str]:
 def _agent_step(step: Step, flow: Flow, briefs: Mapping[str, str]) -> Iterator[str]:
     if step.role is None:
         yield "an agent step needs a role"
+    if step.web:
+        yield WITHOUT_WEB
     if step.function is not None:
         yield "an agent step has no function"
     if step.brief not in briefs:
@@ -197,6 +207,15 @@ def _section_problems(flow: Flow) -> Iterator[str]:
     for section in flow.sections:
         if section.renderer not in RENDERERS:
             yield f"section {section.id!r}: the renderer {section.renderer!r} is unknown"
+
+
+def _next_problems(flow: Flow) -> Iterator[str]:
+    """A report tells a person to run these: nothing but a command of podium belongs there."""
+    for outcome, command in flow.next.items():
+        if outcome not in OUTCOMES:
+            yield f"next: the outcome {outcome!r} is unknown"
+        if not command.startswith("/") or not command.isprintable():
+            yield f"next: {command!r} is no command"
 
 
 def _expression_problems(

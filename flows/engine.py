@@ -24,6 +24,9 @@ CRASHED = "crashed_repeatedly"
 FINISHED_EARLY = "finished early"
 CANCELLED = "cancelled"
 NOTHING_DELIVERED = "no agent delivered a result"
+READ_ONLY_UNPROVEN = ErrorCode.READ_ONLY_UNPROVEN.value
+"""Why an attempt failed that wrote where nothing may be written, or could have: the run's own end,
+whatever the flow says of the step."""
 
 
 # ── events: what happened ────────────────────────────────────────────────────────────────────────
@@ -155,14 +158,17 @@ def reuse(plan: FlowPlan, old: Facts, again: set[StepId]) -> Facts:
     """Return the facts of a run that repeats `old`: same plan, what stands is not done again.
 
     A completed step stands unless it is in `again` or depends on a step that does not stand. A step
-    that was skipped by its own condition stands too: it will be skipped again. Raises ProtocolError
-    when `again` names a step that the plan does not have.
+    that was skipped by its own condition stands too: it will be skipped again. Of a run that ended
+    `read_only_unproven` nothing stands: others may have read what the culprit wrote. Raises
+    ProtocolError when `again` names a step that the plan does not have.
     """
     unknown = sorted(again - set(old.steps))
     if unknown:
         raise ProtocolError(
             ErrorCode.BAD_ARGUMENTS, f"the run has no step {unknown[0]!r}", field="steps"
         )
+    if unproven(plan, old):
+        return initial(plan)
     standing: set[StepId] = set()
     for step in plan.steps:
         if step.id not in again and standing.issuperset(step.needs) and _stands(old.steps[step.id]):
@@ -237,7 +243,9 @@ def _after(
 def _after_failure(step: PlannedStep, facts: Facts, fact: StepFact, event: StepFailed) -> StepFact:
     """A failed attempt goes back to pending when another may follow, else the step has failed."""
     change = msgspec.structs.replace
-    again = not (facts.cancelling or fact.cancelling or _stopped_short(step, facts))
+    again = event.reason != READ_ONLY_UNPROVEN and not (
+        facts.cancelling or fact.cancelling or _stopped_short(step, facts)
+    )
     if again and event.retryable and fact.retries < step.retries:
         return change(
             fact, status=StepStatus.PENDING, retries=fact.retries + 1, reason=event.reason
@@ -355,6 +363,8 @@ def _undelivered(plan: FlowPlan, needs: Mapping[StepId, StepFact]) -> Iterator[s
 
 def _fatal(plan: FlowPlan, facts: Facts) -> PlannedStep | None:
     """The first step that ended without a result and takes the run with it."""
+    for step in unproven(plan, facts):
+        return step
     for step in plan.steps:
         ended_badly = facts.steps[step.id].status in (StepStatus.FAILED, StepStatus.CANCELLED)
         if ended_badly and step.on_failure is OnFailure.FAIL:
@@ -362,7 +372,20 @@ def _fatal(plan: FlowPlan, facts: Facts) -> PlannedStep | None:
     return None
 
 
+def unproven(plan: FlowPlan, facts: Facts) -> list[PlannedStep]:
+    """Return the steps that failed because read-only could not be proven, in plan order."""
+    return [
+        step
+        for step in plan.steps
+        if facts.steps[step.id].status is StepStatus.FAILED
+        and facts.steps[step.id].reason == READ_ONLY_UNPROVEN
+    ]
+
+
 def _end(plan: FlowPlan, facts: Facts) -> End:
+    if unproven(plan, facts):
+        # Before anything else: a person who cancelled meanwhile must hear of it too.
+        return End(RunStatus.FAILED, READ_ONLY_UNPROVEN)
     if facts.cancelling:
         return End(RunStatus.CANCELLED, "cancelled")
     fatal = _fatal(plan, facts)

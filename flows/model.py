@@ -1,7 +1,9 @@
 """The model of a flow: data that is loaded and validated at start, and never changes.
 
 A flow file (`catalog/*.toml`) is one `Flow`. Nothing in it is code: conditions are expressions
-(`expressions.py`), code steps name a function of `results.py`, briefs are files beside it.
+(`expressions.py`), code steps name a function of `results.py`, briefs are files beside it. Nothing
+in it can loosen read-only either: no key names a tool, a mode, a flag of the agent, a path of the
+host or an endpoint, and a key that is not known is refused at every level.
 """
 
 from enum import StrEnum
@@ -124,6 +126,8 @@ class Step(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     on_failure: OnFailure = OnFailure.DEGRADE
     retries: Annotated[int, Meta(ge=0, le=5)] = 2
     quorum: Count | None = None
+    web: bool = False
+    """The step asks for the web. `checks.py` refuses it: no agent is given it."""
 
 
 class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

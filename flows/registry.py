@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from importlib import resources
 from typing import Any
@@ -15,7 +15,7 @@ from flows.model import BandRules, Flow, Input, InputType
 from flows.schemas import schema_for
 from protocol.commands import Band
 from protocol.errors import ErrorCode, ProtocolError
-from protocol.plan import StepKind
+from protocol.plan import Caps, StepKind
 from protocol.resources import FlowBand, FlowInfo, FlowInput
 
 SHARED_BRIEFS = ("preamble", "evidence")
@@ -101,7 +101,7 @@ def build(*, flows: Mapping[str, str], briefs: Mapping[str, str]) -> Catalogue:
     for file, text in sorted(flows.items()):
         try:
             flow = msgspec.toml.decode(text, type=Flow)
-            wrong = problems(flow, read)
+            wrong = [*_unknown_caps(text), *problems(flow, read)]
         except (msgspec.DecodeError, ValueError) as error:
             found.append(Problem(file, str(error)))
             continue
@@ -112,6 +112,13 @@ def build(*, flows: Mapping[str, str], briefs: Mapping[str, str]) -> Catalogue:
             offered[flow.id] = flow
             names.update(dict.fromkeys(own, flow.id))
     return Catalogue(flows=offered, names=names, briefs=read, problems=found)
+
+
+def _unknown_caps(text: str) -> Iterator[str]:
+    """Caps travel over the wire, where unknown fields pass; in a file they are a mistake."""
+    for name, band in msgspec.toml.decode(text)["bands"].items():
+        for key in sorted(band["caps"].keys() - set(Caps.__struct_fields__)):
+            yield f"band {name!r}: there is no cap {key!r}"
 
 
 def usage(flow: Flow) -> str:

@@ -122,6 +122,10 @@ class FlowRunReport(Frame, frozen=True, kw_only=True, tag="flow_run_report"):
     counts: dict[str, int]
     summary_md: str
     url: str
+    read_only: str | None = None
+    """Whether the receipts prove read-only, in one sentence."""
+    stale: bool = False
+    """The repository changed while the run went on."""
 
 
 class FlowRunFinished(Frame, frozen=True, kw_only=True, tag="flow_run_finished"):

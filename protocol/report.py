@@ -163,6 +163,49 @@ class Citations(Struct, frozen=True, kw_only=True):
     invalid: int
 
 
+class ReadOnlyVerdict(StrEnum):
+    PROVEN = "proven"
+    """Every attempt of the run, by its receipt."""
+    NOT_PROVEN = "not_proven"
+    """At least one attempt was not contained at every level, or left no receipt."""
+    VIOLATED = "violated"
+    """The copy changed, or an attempt could do what it must not."""
+    NO_AGENT = "no_agent"
+    """No agent was started, so there is nothing to prove."""
+
+
+class ReadOnly(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the receipts of a run come to. Equal runs may differ in it: a report has it in `meta`
+    as `read_only`."""
+
+    verdict: ReadOnlyVerdict
+    line: str
+    """All of it in one sentence."""
+    attempts: int
+    """Agents that were started, or were to be."""
+    proven: int
+    """Of these, by their own receipt."""
+    agents: list[str] = []
+    """As `qwen 0.24.4, plan mode`."""
+    hosts: list[str] = []
+    """Of the model endpoints."""
+    tools: list[str] = []
+    """Every tool that any agent was offered."""
+    levels: dict[str, int] = {}
+    """How many attempts were contained at each level."""
+    probes: dict[str, dict[str, int]] = {}
+    """By what was tried (`write`, `network`, `process`): how many attempts, by what came of it."""
+    denials: dict[str, int] = {}
+    """Calls that were refused, by tool."""
+    copies: list[str] = []
+    """The different hashes of the pinned copy that were seen: one, when it never changed."""
+    gaps: list[str] = []
+    """What is not proven, and why."""
+    violations: list[str] = []
+    ended_at: str | None = None
+    """When the last process of the run was gone."""
+
+
 class Section(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One part of a report, in order. A section without content is left out."""
 
@@ -203,4 +246,5 @@ class Report(Struct, frozen=True, kw_only=True, omit_defaults=True):
     next: str | None = None
     """The one command to run next."""
     meta: dict[str, Any] = {}
-    """Times, attempts, receipts: what differs between two runs that say the same."""
+    """Times, attempts, receipts, `read_only` (a `ReadOnly`) and `stale` (the repository changed
+    while the run went on): what differs between two runs that say the same."""

@@ -18,13 +18,14 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 BIN = VENV / "bin"
 PYTHON = BIN / "python"
+BUILD = ROOT / "build"
 LOCK = ROOT / "requirements.lock"
 AGENT = ROOT / "server" / "agents" / "qwen"
 AGENT_FILES = ("package.json", "package-lock.json")
@@ -34,6 +35,10 @@ MIN_PYTHON = (3, 11)
 NAMES = ("python3.13", "python3.12", "python3.11", "python3.14", "python3")
 """Of a Python that may be new enough; those that the tests run on come first."""
 MIN_NODE = 22
+QWEN = "@qwen-code/qwen-code"
+EXACT = re.compile(r"\d+\.\d+\.\d+")
+CONTRACT = ("-m", "real_agent", "tests/contract", "--ignore=tests/contract/test_bump_qwen.py")
+"""The measurement compares with the pinned version by itself, and prints more."""
 DEBIAN = {"bwrap": "bubblewrap", "chromium": "chromium", "git": "git"}
 FONTS = "fonts-dejavu-core"
 VENV_PACKAGE = "python3-venv"
@@ -44,7 +49,7 @@ SHIPPED = (
     *(f"{room}/**/*.py" for room in ROOMS),
     "flows/briefs/*.md",
     "flows/catalog/*.toml",
-    "server/agents/qwen/*.json",
+    "server/agents/qwen/**/*.json",
     "server/stores/**/*.sql",
     "server/web/*.*",
 )
@@ -58,6 +63,7 @@ what follows TARGET is passed on:
   python3 scripts/dev.py test tests/flows -k slash
   make test ARGS="tests/flows -k slash"
   make lock ARGS=--upgrade
+  make bump-qwen VERSION=0.24.4
 
 environment:
   PODIUM_SKIP_APT=1  install none of Debian's packages
@@ -161,6 +167,28 @@ def lock(arguments: Sequence[str]) -> None:
     run(str(PYTHON), str(CHECKS))
 
 
+def bump_qwen(arguments: Sequence[str]) -> None:
+    """say what another qwen does differently: make bump-qwen VERSION=x"""
+    install([])
+    version, *rest = arguments or [""]
+    if not EXACT.fullmatch(version):
+        raise Stop(f"which version? make bump-qwen VERSION=0.24.4 (not {version!r})")
+    with tempfile.TemporaryDirectory(prefix="podium-qwen-") as folder:
+        place = Path(folder)
+        package = install_version(place, version)
+        told = [
+            it
+            for it in (
+                failure_of(measure_qwen, version, package),
+                failure_of(run_contract, place, rest),
+            )
+            if it is not None
+        ]
+    if told:
+        raise Stop(f"qwen {version} is not like the pinned one: {'; '.join(map(str, told))}")
+    say(f"qwen {version} keeps the contract")
+
+
 def clean(arguments: Sequence[str]) -> None:
     """remove .venv, every cache, and what was built or measured"""
     for name in (".venv", ".hypothesis", "build", "dist"):
@@ -179,6 +207,7 @@ TARGETS = {
     "wheel": wheel,
     "bench": bench,
     "soak": soak,
+    "bump-qwen": bump_qwen,
     "lock": lock,
     "clean": clean,
 }
@@ -226,20 +255,60 @@ def install_agent(venv: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for name in AGENT_FILES:
         shutil.copy(AGENT / name, target / name)
-    folder = node_folder(venv)
-    path = f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"
-    npm = shutil.which("npm", path=path)
-    if npm is None:
-        raise Stop("npm is missing: install it, then run this again")
     say("installing the pinned agent (qwen)")
     # The lock holds the agent alone: its optional dependencies are native code for a terminal UI
     # that podium never opens.
+    npm(venv, target, "ci")
+    let_search_run(target)
+
+
+def install_version(target: Path, version: str) -> Path:
+    """Install any version into a folder of its own, without the lock; returns its package."""
+    (target / "package.json").write_text('{"private": true}\n')
+    say(f"installing qwen {version} into a folder that is thrown away")
+    npm(VENV, target, "install", "--no-save", "--omit=optional", f"{QWEN}@{version}")
+    let_search_run(target)
+    return target / "node_modules" / QWEN
+
+
+def npm(venv: Path, target: Path, *arguments: str) -> None:
+    """Run npm there, with a Node that is new enough; no package may run a script of its own."""
+    path = f"{node_folder(venv)}{os.pathsep}{os.environ.get('PATH', '')}"
+    program = shutil.which("npm", path=path)
+    if program is None:
+        raise Stop("npm is missing: install it, then run this again")
     quiet = ["--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error"]
-    command = [npm, "ci", "--ignore-scripts", *quiet, *IMPATIENT]
+    command = [program, *arguments, "--ignore-scripts", *quiet, *IMPATIENT]
     run(*command, cwd=target, environment={"PATH": path}, quiet=True)
-    # The package ships its search tool without the right to be run.
-    for tool in target.glob("node_modules/@qwen-code/qwen-code/vendor/ripgrep/*/rg"):
+
+
+def let_search_run(target: Path) -> None:
+    """The package ships its search tool without the right to be run."""
+    for tool in target.glob(f"node_modules/{QWEN}/vendor/ripgrep/*/rg"):
         tool.chmod(0o755)
+
+
+def measure_qwen(version: str, package: Path) -> None:
+    """Start it against a scripted model, and print what differs; fails when something does."""
+    node = str(node_folder(VENV) / "node")
+    written = str(BUILD / f"qwen-{version}.json")
+    where = ("--node", node, "--cli", str(package / "cli.js"), "--write", written)
+    run(str(PYTHON), "-m", "scripts.bump_qwen", version, *where)
+
+
+def run_contract(place: Path, arguments: Sequence[str]) -> None:
+    """The contract tests with the qwen of that folder. Only these tests know the variable."""
+    told = {"PODIUM_TEST_QWEN": str(place)}
+    run(str(PYTHON), "-m", "pytest", "-q", *CONTRACT, *arguments, environment=told)
+
+
+def failure_of(work: Callable[..., None], *arguments: object) -> Stop | None:
+    """What failed, so that the next thing can be tried too."""
+    try:
+        work(*arguments)
+    except Stop as failure:
+        return failure
+    return None
 
 
 def node_folder(venv: Path) -> Path:

@@ -12,7 +12,9 @@ import click
 import msgspec
 from rich.console import Console
 
+from flows.report.told import read_only_of
 from protocol.errors import ErrorCode, ProtocolError
+from protocol.report import Report
 from server import __version__, settings
 from server.client import Client, Unreachable
 from server.local import StartFailed
@@ -195,9 +197,13 @@ async def finish(run_id: str, url: str | None, data: str | None) -> None:
 @data_option
 @asynchronous
 async def report(run_id: str, form: str, url: str | None, data: str | None) -> None:
-    """Print the report of RUN_ID."""
+    """Print the report of RUN_ID; on standard error, what its receipts prove."""
     async with await connected(url, data) as client:
         click.echo(clean(await client.text(f"/api/runs/{run_id}/report.{form}")))
+        found = msgspec.convert(await client.get(f"/api/runs/{run_id}/report.json"), Report)
+    told = read_only_of(found)
+    if told is not None:
+        click.echo(clean(told.line), err=True)
 
 
 @main.command()

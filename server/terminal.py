@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from flows.report.told import STALE
 from protocol.frames import (
     FlowRunFinding,
     FlowRunFinished,
@@ -93,8 +94,7 @@ class PlainLines(_Watcher):
         self._console = console
 
     def show(self, frame: StoredFrame) -> None:
-        line = _line(frame)
-        if line:
+        for line in _lines(frame):
             self._print(f"{frame.at[11:19]}  {line}")
         if isinstance(frame, FlowRunPlanned):
             for fact in plan_lines(frame.plan):
@@ -143,6 +143,9 @@ class LiveTable(_Watcher):
                 self._rows[frame.step_id].note(frame.message)
             case FlowRunFinding():
                 self._rows[frame.step_id].findings.add(frame.finding.id)
+            case FlowRunReport():
+                for line in _report_lines(frame):
+                    self._console.print(clean(line), markup=False, highlight=False)
             case _:
                 pass
         self._live.update(self._table())
@@ -202,6 +205,23 @@ def plan_lines(plan: FlowPlan) -> list[str]:
     return lines
 
 
+def _lines(frame: StoredFrame) -> list[str]:
+    if isinstance(frame, FlowRunReport):
+        return _report_lines(frame)
+    line = _line(frame)
+    return [line] if line else []
+
+
+def _report_lines(frame: FlowRunReport) -> list[str]:
+    """The answer, and how far it can be relied on."""
+    lines = [f"report: {frame.headline}"]
+    if frame.stale:
+        lines.append(STALE)
+    if frame.read_only:
+        lines.append(frame.read_only)
+    return lines
+
+
 def _line(frame: StoredFrame) -> str | None:
     match frame:
         case FlowRunStatus(status=status, reason=reason):
@@ -217,8 +237,6 @@ def _line(frame: StoredFrame) -> str | None:
                 f"{c.path}:{c.line_start} {c.state.value}" for c in finding.citations
             )
             return f"{finding.id} {finding.severity.value}: {finding.title} ({places})"
-        case FlowRunReport():
-            return f"report: {frame.headline}"
         case FlowRunFinished():
             return f"run {frame.status.value} after {frame.totals.seconds:.1f} s"
         case _:

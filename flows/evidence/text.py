@@ -8,9 +8,11 @@ _BLANKS = re.compile(r"[\r\x0b\x0c\x1c-\x1f\x85\u2028\u2029]")
 """White space that moves the cursor or that some readers take for the end of a line."""
 
 _UNSEEN = re.compile(
-    r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+    r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u061c\u202a-\u202e\u2066-\u2069\ud800-\udfff"
+    r"\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
-"""Control characters, changes of direction (they disguise code) and halves of surrogate pairs."""
+"""Control characters, changes of direction (they disguise code), halves of surrogate pairs, and the
+tags that spell out a second text which no person sees."""
 
 _ZERO_WIDTH = re.compile(r"[\xad\u200b-\u200f\u2060-\u2064\ufeff]")
 """Characters without width. Our own briefs put some in (`briefing.neutralise`)."""

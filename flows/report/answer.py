@@ -5,7 +5,7 @@ All three are computed. No agent writes a word of them.
 
 from typing import assert_never
 
-from flows import words
+from flows import engine, words
 from flows.evidence.coverage import missing, why
 from flows.expressions import BAND_NAMES
 from flows.outputs import IssueType
@@ -29,10 +29,14 @@ _FAULTS = (IssueType.BUG, IssueType.REGRESSION, IssueType.PERFORMANCE, IssueType
 def headline(draft: Draft) -> str:
     """Return the answer in one sentence.
 
-    A model whose citations fail, a run that ended short and the demo model are named before
-    anything else.
+    A run that is not proven read-only, a model whose citations fail, a run that ended short and the
+    demo model are named before anything else.
     """
     label = f"{DEMO_LABEL}. " if draft.plan.endpoint.demo else ""
+    culprits = engine.unproven(draft.plan, draft.facts)
+    if culprits:
+        named = ", ".join(step.id for step in culprits)
+        return f"{label}Failed: read-only could not be proven ({named})"
     if draft.unsuitable:
         found, total = draft.found_citations, draft.citations.total
         return f"{label}Model unsuitable: {found} of {total} citations verified"
@@ -89,6 +93,11 @@ def _not_delivered(draft: Draft) -> str:
 
 def recommendation(draft: Draft) -> str:
     """Return what follows from the gravest finding that stands, or why nothing does."""
+    if engine.unproven(draft.plan, draft.facts):
+        return (
+            "Rely on nothing in this report: an agent wrote where it must not, or could have. The"
+            " section Read-only says which one; find out how before anything is run again."
+        )
     if draft.unsuitable:
         return "None: too little of what this model cites exists. Run it again with another model."
     if draft.triage is not None:
@@ -126,7 +135,10 @@ def _triage_recommendation(triage: Triaged) -> str:
 
 
 def next_command(draft: Draft) -> str | None:
-    """Return the one command to suggest, or None when it would be the one that was just run."""
+    """Return the one command to suggest, or None: it would be the one that was just run, or
+    nothing should be run before somebody has looked."""
+    if engine.unproven(draft.plan, draft.facts):
+        return None
     if draft.triage is not None and not draft.unsuitable:
         command = _after_triage(draft.triage, draft.flow.next)
     elif draft.unsuitable or not draft.coverage.complete:

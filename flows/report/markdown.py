@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from flows.report.answer import DEMO_LABEL
 from flows.report.escape import code, fence, inline, prose
 from flows.report.sections import place
+from flows.report.told import STALE, is_stale, leads, read_only_of, read_only_section
 from protocol.report import (
     Citation,
     Finding,
@@ -38,6 +39,8 @@ def summary(report: Report) -> str:
         "",
         inline(report.recommendation[:MAX_HEADLINE]),
         "",
+        *([inline(STALE), ""] if is_stale(report) else []),
+        *([inline(told.line[:MAX_HEADLINE]), ""] if (told := read_only_of(report)) else []),
     ]
     lines = [_summary_line(finding) for finding in _listed(report)]
     kept = _fitting(head, lines)
@@ -52,13 +55,17 @@ def summary(report: Report) -> str:
 def _blocks(report: Report) -> Iterator[str]:
     yield from _label(report)
     yield f"# {inline(report.headline) or 'Report'}"
+    if is_stale(report):
+        yield f"> **{inline(STALE)}**"
     yield _meta_line(report)
+    yield from _read_only(report, first=True)
     yield from _table(report)
     findings = {finding.id: finding for finding in report.findings}
     told: set[str] = set()
     for section in report.sections:
         yield from _section(section, findings, told)
     yield from _untold(report, told)
+    yield from _read_only(report, first=False)
     if report.next is not None and report.next not in {it.text for it in report.sections}:
         yield f"Next: {code(report.next)}"
 
@@ -80,6 +87,13 @@ def _meta_line(report: Report) -> str:
             f"{found} of {report.citations.total} citations found",
         ]
     )
+
+
+def _read_only(report: Report, *, first: bool) -> Iterator[str]:
+    """What the receipts prove: at the end, and before everything else when it was violated."""
+    told = read_only_of(report)
+    if told is not None and leads(told) is first:
+        yield from _section(read_only_section(told), {}, set())
 
 
 def _table(report: Report) -> Iterator[str]:

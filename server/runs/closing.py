@@ -8,7 +8,9 @@ from typing import Any
 import msgspec
 
 from flows.facts import Facts
-from flows.report import build, markdown
+from flows.report import build, markdown, proof
+from flows.report.proof import Attempted
+from protocol.plan import StepKind
 from protocol.report import Report
 from protocol.resources import ReportRef
 from protocol.states import RunStatus
@@ -27,7 +29,7 @@ async def close_run(
     """
     run_id = record.run.id
     attempts = await rooms.store.attempts(run_id)
-    meta = _meta(record, attempts, ended_at=rfc3339(rooms.clock.now()))
+    meta = _meta(record, facts, attempts, ended_at=rfc3339(rooms.clock.now()))
     flow = rooms.catalogue.get(record.plan.flow)
     report = await asyncio.to_thread(
         build.build, flow, record.plan, facts, meta=meta, status=status
@@ -65,12 +67,26 @@ def _reference(record: RunRecord, report: Report) -> ReportRef:
     )
 
 
-def _meta(record: RunRecord, attempts: Sequence[AttemptRecord], *, ended_at: str) -> dict[str, Any]:
+def _meta(
+    record: RunRecord, facts: Facts, attempts: Sequence[AttemptRecord], *, ended_at: str
+) -> dict[str, Any]:
     """What differs between two runs that say the same."""
+    agents = proof.attempts_of(
+        record.plan,
+        (
+            Attempted(step_id=it.step_id, attempt=it.attempt, receipt=it.receipt, reason=it.reason)
+            for it in attempts
+        ),
+    )
+    reused = {step_id for step_id, fact in facts.steps.items() if fact.reused}
+    agent_steps = {step.id for step in record.plan.steps if step.kind is StepKind.AGENT}
+    told = proof.read_only(agents, reused=len(reused & agent_steps))
     return {
         "run_id": record.run.id,
         "parent_run_id": record.parent_run_id,
         "created_at": record.run.created_at,
         "ended_at": ended_at,
+        "read_only": msgspec.to_builtins(told),
+        "stale": proof.stale(agents),
         "attempts": [msgspec.to_builtins(attempt) for attempt in attempts],
     }

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from flows.facts import Facts
+from flows.report.told import is_stale, read_only_of
 from protocol.frames import (
     FlowRunFinding,
     FlowRunFinished,
@@ -98,6 +99,7 @@ def run_end(
     reason: str | None,
 ) -> list[StoredFrame]:
     """The report and the end: the last frames of a run."""
+    told = read_only_of(report)
     return [
         FlowRunReport(
             run_id=run_id,
@@ -108,6 +110,8 @@ def run_end(
             counts=ref.counts,
             summary_md=ref.summary_md,
             url=ref.url,
+            read_only=told.line if told else None,
+            stale=is_stale(report),
         ),
         FlowRunStatus(run_id=run_id, status=status, reason=reason),
         FlowRunFinished(run_id=run_id, status=status, totals=totals, reason=reason),

@@ -81,11 +81,15 @@ class FakeAgent:
         self.orders: list[AgentOrder] = []
         self.running: set[str] = set()
         self.unavailable: AgentUnavailable | None = None
+        self.receipt: Callable[[AgentOrder], Receipt | None] = lambda order: RECEIPT
+        self._held: frozenset[str] = frozenset()
         self._free = asyncio.Event()
         self._free.set()
         self._started = asyncio.Condition()
 
-    def hold(self) -> None:
+    def hold(self, *step_ids: str) -> None:
+        """Hold these steps, or all."""
+        self._held = frozenset(step_ids)
         self._free.clear()
 
     def release(self) -> None:
@@ -117,7 +121,8 @@ class FakeAgent:
         self.running.add(step_id)
         try:
             await emit(_words(order, ["I ", "read ", "the ", "files."]))
-            await self._free.wait()
+            if not self._held or step_id in self._held:
+                await self._free.wait()
             answer = self.answer(order)
         finally:
             self.running.discard(step_id)
@@ -128,7 +133,7 @@ class FakeAgent:
             failure=answer if isinstance(answer, AgentFailure) else None,
             usage=Usage(input_tokens=10, output_tokens=5, requests=1),
             exit_code=1 if failed else 0,
-            receipt=RECEIPT,
+            receipt=self.receipt(order),
             denied_tools=0,
         )
 

@@ -12,6 +12,7 @@ from flows.engine import (
     FINISHED_EARLY,
     MAX_CRASHES,
     NOTHING_DELIVERED,
+    READ_ONLY_UNPROVEN,
     Action,
     CancelRequested,
     CancelStep,
@@ -266,6 +267,56 @@ def test_finish_before_anything_ran_is_partial() -> None:
     assert decide(plan, facts) == [End(RunStatus.PARTIAL, "not delivered: a")]
 
 
+# ── read-only that could not be proven ───────────────────────────────────────────────────────────
+
+
+UNPROVEN = StepFailed(A, READ_ONLY_UNPROVEN, retryable=True, repairable=True)
+
+
+@pytest.mark.parametrize("policy", list(OnFailure))
+def test_an_attempt_that_is_not_proven_ends_the_run_at_once(policy: OnFailure) -> None:
+    """Whatever the flow says of the step, and whatever the failure says of itself."""
+    plan = plan_of(step("a", on_failure=policy, retries=5), step("b"), step("c", "a"))
+    facts = after(plan, StepStarted(A, 1), StepStarted(B, 1), UNPROVEN)
+    assert facts.steps[A].status is StepStatus.FAILED
+    assert facts.steps[A].output is None
+    assert decide(plan, facts) == [CancelStep(B), CancelStep(C)]
+    over = after(plan, StepCancelled(B), StepCancelled(C), facts=facts)
+    assert decide(plan, over) == [End(RunStatus.FAILED, READ_ONLY_UNPROVEN)]
+
+
+def test_another_failure_of_an_optional_step_ends_nothing() -> None:
+    """The rule above is about this one reason."""
+    plan = plan_of(step("a", on_failure=OnFailure.SKIP), step("b"))
+    facts = after(plan, StepStarted(A, 1), StepStarted(B, 1), StepFailed(A, "loop"))
+    assert decide(plan, facts) == []
+    assert decide(plan, after(plan, StepDelivered(B, {}), facts=facts)) == [
+        End(RunStatus.COMPLETED)
+    ]
+
+
+@pytest.mark.parametrize("wish", [CancelRequested(), FinishRequested(), CancelRequested(A)])
+def test_no_wish_of_a_person_hides_that_it_is_not_proven(wish: Event) -> None:
+    plan = plan_of(step("a"), step("b"))
+    facts = after(plan, StepStarted(A, 1), wish, UNPROVEN, StepCancelled(B))
+    assert decide(plan, facts) == [End(RunStatus.FAILED, READ_ONLY_UNPROVEN)]
+
+
+def test_the_first_failure_does_not_hide_that_a_later_one_is_not_proven() -> None:
+    plan = plan_of(step("b", on_failure=OnFailure.FAIL), step("a"))
+    facts = after(plan, StepFailed(B, "budget"), UNPROVEN)
+    assert decide(plan, facts) == [End(RunStatus.FAILED, READ_ONLY_UNPROVEN)]
+
+
+def test_a_rerun_of_a_run_that_is_not_proven_reuses_nothing() -> None:
+    """What others read meanwhile may be what the culprit wrote."""
+    plan = plan_of(step("a"), step("b"))
+    old = after(plan, StepDelivered(B, {}), UNPROVEN)
+    assert reuse(plan, old, set()) == initial(plan)
+    other = after(plan, StepDelivered(B, {}), StepFailed(A, "loop"))
+    assert reuse(plan, other, set()).steps[B].reused
+
+
 # ── crash and rerun ──────────────────────────────────────────────────────────────────────────────
 
 
@@ -412,6 +463,7 @@ class Shell:
             StepFailed(step_id, "final"),
             StepFailed(step_id, "lost", retryable=True),
             StepFailed(step_id, "form", repairable=True),
+            StepFailed(step_id, READ_ONLY_UNPROVEN, retryable=True),
         ]
         return self._pick(outcomes)
 
@@ -440,7 +492,9 @@ def test_every_interleaving_reaches_exactly_one_end(numbers: list[int]) -> None:
     facts = shell.facts
     assert all(fact.status.terminal for fact in facts.steps.values())
     assert end.status.terminal
-    assert (end.status is RunStatus.CANCELLED) == facts.cancelling
+    unproven = any(fact.reason == READ_ONLY_UNPROVEN for fact in facts.steps.values())
+    assert (end == End(RunStatus.FAILED, READ_ONLY_UNPROVEN)) == unproven
+    assert (end.status is RunStatus.CANCELLED) == (facts.cancelling and not unproven)
     if end.status is RunStatus.COMPLETED:
         assert StepStatus.FAILED not in {fact.status for fact in facts.steps.values()}
     for it in plan.steps:

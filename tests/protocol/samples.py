@@ -396,6 +396,8 @@ FRAMES: dict[str, ServerFrame] = {
         counts={"critical": 1, "warning": 0, "suggestion": 2},
         summary_md="# 1 critical finding",
         url=f"/api/runs/{RUN_ID}/report.md",
+        read_only="Read-only: proven for the one attempt (filesystem, network, processes).",
+        stale=True,
     ),
     "finished": FlowRunFinished(
         **_stored(13), status=RunStatus.PARTIAL, totals=TOTALS, reason="step_failed"

@@ -7,8 +7,9 @@ import msgspec
 
 from flows.report.build import same
 from protocol.report import Report
+from protocol.resources import Receipt
 from server.ports import AgentFailure, AgentOrder
-from tests.fakes.agent import NOTHING_FOUND, FakeAgent, finding, found
+from tests.fakes.agent import NOTHING_FOUND, RECEIPT, FakeAgent, finding, found
 from tests.server.harness import House, house
 
 QUOTE = "    return undefined_name_here"
@@ -139,3 +140,68 @@ async def test_without_slots_the_others_wait_and_say_so(tmp_path: Path) -> None:
         agent.release()
         frames = await home.end_of(run_id)
     assert frames[-1]["status"] == "completed"
+
+
+# ── read-only ────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_an_attempt_that_is_not_proven_ends_the_whole_run(tmp_path: Path) -> None:
+    """Others are stopped, nothing of it is used, and the report leads with it."""
+    agent = FakeAgent()
+
+    def culprit(order: AgentOrder) -> dict[str, Any] | AgentFailure:
+        if order.ref.step_id == "review.security":
+            return AgentFailure(
+                reason="read_only_unproven", message="the copy changed", retryable=True
+            )
+        return NOTHING_FOUND
+
+    def receipt(order: AgentOrder) -> Receipt:
+        changed = "u" if order.ref.step_id == "review.security" else "t"
+        return msgspec.structs.replace(RECEIPT, tree_after=changed)
+
+    agent.answer, agent.receipt = culprit, receipt
+    agent.hold("review.general.1")
+    async with house(tmp_path, agent=agent) as home:
+        run_id = await home.launch()
+        frames = await home.end_of(run_id)
+        report = await report_of(home, run_id)
+        text = (await home.http.get(f"/api/runs/{run_id}/report.md")).text
+    assert (frames[-1]["status"], frames[-1]["reason"]) == ("failed", "read_only_unproven")
+    assert steps(frames, "review.security")[-1] == "failed"
+    assert steps(frames, "review.security").count("running") == 1, "it is not tried again"
+    assert steps(frames, "review.general.1")[-1] == "cancelled"
+    assert report.headline.startswith("Failed: read-only could not be proven")
+    assert report.meta["read_only"]["verdict"] == "violated"
+    told = next(frame for frame in frames if frame["type"] == "flow_run_report")
+    assert (
+        told["read_only"] == "Read-only: VIOLATED. Review.security: the copy changed while it ran."
+    )
+    assert text.index("## Read-only") < text.index("## Coverage")
+
+
+async def test_a_repository_that_changes_meanwhile_only_makes_the_report_stale(
+    tmp_path: Path,
+) -> None:
+    agent = FakeAgent()
+    agent.receipt = lambda order: msgspec.structs.replace(
+        RECEIPT, repository_before="r", repository_after=order.ref.step_id
+    )
+    async with house(tmp_path, agent=agent) as home:
+        run_id = await home.launch()
+        frames = await home.end_of(run_id)
+        report = await report_of(home, run_id)
+    assert frames[-1]["status"] == "completed"
+    assert report.meta["stale"] is True
+    assert next(it for it in frames if it["type"] == "flow_run_report")["stale"] is True
+
+
+async def test_an_agent_that_nobody_contained_is_told_as_not_proven(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        run_id = await home.launch()
+        frames = await home.end_of(run_id)
+        report = await report_of(home, run_id)
+    assert frames[-1]["status"] == "completed"
+    told = report.meta["read_only"]
+    assert (told["verdict"], told["proven"], told["attempts"]) == ("not_proven", 0, 2)
+    assert report.meta["stale"] is False

@@ -3,6 +3,7 @@
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from protocol.ids import RunId, StepId
 from server.agents import invocation
 from server.agents.installation import Installation
 from server.agents.invocation import Places
-from server.ports import AgentOrder, AttemptLimits, AttemptRef, ModelEndpoint
+from server.ports import AgentOrder, AgentUnavailable, AttemptLimits, AttemptRef, ModelEndpoint
 
 INSTALLED = Installation(Path("/n/bin/node"), Path("/q/cli.js"), "0.24.4")
 PLACES = Places(Path("/data/attempts/r/s/1"))
@@ -63,7 +64,17 @@ def test_nothing_that_writes_is_offered() -> None:
     }  # fmt: skip
     assert dangerous <= excluded
     assert not excluded & invocation.ALLOWED_TOOLS
-    assert set(invocation.settings(order())["permissions"]["deny"]) == excluded
+    assert set(invocation.settings(INSTALLED, order())["permissions"]["deny"]) == excluded
+
+
+@pytest.mark.parametrize("build", [invocation.command, invocation.settings])
+def test_a_version_that_was_never_tested_has_no_command(build: Any) -> None:
+    untested = INSTALLED._replace(version="0.24.5")
+    rest = (order(), PLACES) if build is invocation.command else (order(),)
+    assert build(INSTALLED, *rest)
+    with pytest.raises(AgentUnavailable) as refused:
+        build(untested, *rest)
+    assert refused.value.reason == "qwen_untested"
 
 
 def test_the_environment_is_complete_and_nothing_of_the_servers(
@@ -88,7 +99,7 @@ def test_an_endpoint_without_a_key_gets_a_word_in_its_place() -> None:
 
 @pytest.mark.parametrize(("window", "told"), [(None, 131_072), (8_192, 8_192)])
 def test_the_settings_close_every_door(window: int | None, told: int) -> None:
-    settings = invocation.settings(order(window=window))
+    settings = invocation.settings(INSTALLED, order(window=window))
     assert json.loads(json.dumps(settings)) == settings
     assert settings["security"] == {"folderTrust": {"enabled": True}}
     assert settings["disableAllHooks"] is True

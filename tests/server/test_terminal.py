@@ -9,6 +9,7 @@ from protocol.frames import (
     Channel,
     FlowRunFinding,
     FlowRunPlanned,
+    FlowRunReport,
     FlowRunStepDelta,
     FlowRunStepStatus,
     FlowRunStepTool,
@@ -16,7 +17,7 @@ from protocol.frames import (
     ToolStatus,
 )
 from protocol.ids import RunId, StepId
-from protocol.report import Confidence, Finding, Severity
+from protocol.report import Confidence, Coverage, Finding, Severity
 from protocol.states import StepStatus
 from server.terminal import LiveTable, PlainLines, clean
 from tests.flows.plans import review_shape
@@ -24,6 +25,20 @@ from tests.flows.plans import review_shape
 PLAN = review_shape()
 STEP = PLAN.steps[0].id
 ESCAPE = "\x1b]0;owned\x07\x1b[2J"
+
+
+REPORT = FlowRunReport(
+    run_id=RunId("r"),
+    revision=1,
+    complete=True,
+    coverage=Coverage(complete=True, scope="s", files_reviewed=1, files_in_scope=1, steps=[]),
+    headline="Nothing found",
+    counts={},
+    summary_md="",
+    url="",
+    read_only=f"Read-only: not proven{ESCAPE}.",
+    stale=True,
+)
 
 
 def frames() -> list[StoredFrame]:
@@ -53,6 +68,7 @@ def frames() -> list[StoredFrame]:
         ),
         FlowRunStepDelta(**of, channel=Channel.TEXT, offset=0, text="fresh"),
         FlowRunFinding(**of, finding=finding),
+        REPORT,
     ]
 
 
@@ -71,6 +87,14 @@ def test_nothing_of_an_agent_reaches_the_terminal_as_a_command() -> None:
         assert "\x1b" not in text
         assert "\x07" not in text
     assert "SEC-01 warning: A title" in shown(PlainLines)
+
+
+def test_the_end_says_whether_read_only_is_proven() -> None:
+    for kind in (PlainLines, LiveTable):
+        text = shown(kind)
+        assert "report: Nothing found" in text
+        assert "Read-only: not proven\ufffd" in text
+        assert "Stale: the repository changed" in text
 
 
 def test_what_an_agent_says_after_a_tool_begins_anew() -> None:
