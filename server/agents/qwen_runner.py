@@ -12,6 +12,7 @@ from protocol.frames import Channel, FlowRunStepDelta, FlowRunStepNotice
 from protocol.resources import Containment, Proof, Receipt, SelfTest
 from server.agents import installation, invocation
 from server.agents.installation import Installation
+from server.agents.introduction import Expected
 from server.agents.invocation import Places
 from server.agents.outcome import Delivered, outcome
 from server.agents.probe import Prober, host_of
@@ -93,7 +94,8 @@ class QwenRunner:
     async def _watch(
         self, installed: Installation, order: AgentOrder, places: Places, emit: Emit
     ) -> "Watch":
-        parser = StreamParser(order.ref, model=order.endpoint.model, tree=str(order.tree))
+        expected = Expected(version=installed.version, model=order.endpoint.model)
+        parser = StreamParser(order.ref, expected=expected, tree=str(order.tree))
         try:
             process = await AgentProcess.start(
                 invocation.command(installed, order, places),

@@ -6,8 +6,6 @@ What is not known is tolerated; what decides about trust or success is checked e
 import json
 from typing import Any
 
-from msgspec import Struct
-
 from protocol.codec import parse_json
 from protocol.errors import BadMessage
 from protocol.frames import (
@@ -18,7 +16,10 @@ from protocol.frames import (
     ToolStatus,
 )
 from protocol.resources import Usage
-from server.agents.invocation import ALLOWED_TOOLS, MODE, RESULT_TOOL
+from server.agents.introduction import Expected, Init, distrust, read_introduction
+from server.agents.invocation import RESULT_TOOL
+from server.agents.reasons import FailureReason, failure
+from server.agents.tally import Tally
 from server.ports import AgentFailure, AgentFrame, AttemptRef
 
 MAX_LINE = 16 * 1024 * 1024
@@ -28,35 +29,34 @@ MAX_TEXT = 64 * 1024
 MAX_SUMMARY = 160
 
 
-class Init(Struct, frozen=True, kw_only=True):
-    """What the agent says of itself in its first line."""
-
-    version: str
-    mode: str
-    model: str
-    tools: tuple[str, ...]
-    mcp_servers: int
-
-
 class StreamParser:
-    """Parses one attempt's stdout. `feed` takes bytes as they come."""
+    """Parses one attempt's stdout. `feed` takes bytes as they come.
 
-    def __init__(self, ref: AttemptRef, *, model: str, tree: str) -> None:
+    From the line that sets `failure` on, nothing is read any more: an agent that is not what was
+    asked for gets no word into the log.
+    """
+
+    def __init__(self, ref: AttemptRef, *, expected: Expected, tree: str) -> None:
         self._ref = ref
-        self._model = model
+        self._expected = expected
         self._tree = tree.rstrip("/") + "/"
-        self._rest = b""
+        self._rest = bytearray()
         self._offsets = {Channel.TEXT: 0, Channel.THINKING: 0}
         self._tools: dict[str, FlowRunStepTool] = {}
+        self._said = ""
+        self._answer = ""
+        self._message_from = 0
+        """Where in the text the message begins that a retry would discard."""
+        self._tally = Tally()
+        self._last_retry: dict[str, Any] | None = None
         self.init: Init | None = None
         self.result: dict[str, Any] | None = None
+        self.result_is_last = False
         self.failure: AgentFailure | None = None
         """Why the attempt must end at once, when it must."""
         self.denials: list[str] = []
-        self.text = ""
-        """The end of what the agent said."""
-        self.usage = Usage()
-        self.requests = 0
+        self.refusal = ""
+        """Why the last answer was against the schema; empty when it was not."""
         self.broken_lines = 0
         self.events = 0
 
@@ -65,20 +65,35 @@ class StreamParser:
         """Whether the last line has no end."""
         return bool(self._rest)
 
+    @property
+    def usage(self) -> Usage:
+        """What the agent has reported so far, also when its last line never comes."""
+        return self._tally.usage
+
+    @property
+    def text(self) -> str:
+        """What a repair is to mend: the last answer, else the end of what the agent said."""
+        return self._answer or self._said
+
     def feed(self, data: bytes) -> list[AgentFrame]:
         """The frames of all lines that are whole by now."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > MAX_LINE:
-            self.failure = AgentFailure(
-                reason="output_limit", message="the agent wrote a line of more than 16 MB"
-            )
+        if self.failure is not None:
+            return []
+        *lines, rest = data.split(b"\n")
+        if lines:
+            lines[0] = bytes(self._rest) + lines[0]
+            self._rest.clear()
+        self._rest += rest
         frames: list[AgentFrame] = []
         for line in lines:
-            if line.strip():
+            if self.failure is None and line.strip():
                 frames += self._line(line)
+        if self.failure is None and len(self._rest) > MAX_LINE:
+            self._fail(FailureReason.OUTPUT_LIMIT, "the agent wrote a line of more than 16 MB")
         return frames
 
     def _line(self, line: bytes) -> list[AgentFrame]:
+        self.result_is_last = False
         try:
             event = parse_json(line)
         except BadMessage:
@@ -99,49 +114,66 @@ class StreamParser:
         match event.get("type"), event.get("subtype"):
             case "system", "init":
                 self._take_init(event)
-            case "system", "retry":
-                return [self._retry(event["data"])]
-            case "stream_event", _:
-                return self._stream_event(event["event"])
-            case "assistant", _:
-                self.requests += 1
-                return self._assistant(event["message"]["content"])
-            case "user", _:
-                return self._tool_results(event["message"]["content"])
-            case "result", _:
+            case "result", _ if self.init is not None or event.get("is_error"):
+                # An error says why there is no introduction.
                 self._take_result(event)
+            case (("stream_event" | "assistant" | "user" | "result"), _) | ("system", "retry"):
+                if self.init is not None:
+                    return self._spoken(event)
+                message = "the agent began without saying what it is; it was stopped"
+                self._fail(FailureReason.NO_INTRODUCTION, message)
         return []
+
+    def _spoken(self, event: dict[str, Any]) -> list[AgentFrame]:
+        if event["type"] == "system":
+            return self._retry(event["data"])
+        self._last_retry = None
+        match event["type"]:
+            case "stream_event":
+                return self._stream_event(event["event"])
+            case "assistant":
+                self._tally.message_cost(event["message"].get("usage"))
+                return self._assistant(event["message"]["content"])
+            case _:
+                # What was said before a tool ran stands, whatever is retried after it.
+                self._tally.message_ended()
+                self._message_from = self._offsets[Channel.TEXT]
+                return self._tool_results(event["message"]["content"])
+
+    def _fail(self, reason: FailureReason, message: str) -> None:
+        self.failure = failure(reason, message)
 
     # --- the first and the last line ------------------------------------------------------------
 
     def _take_init(self, event: dict[str, Any]) -> None:
-        self.init = Init(
-            version=str(event["qwen_code_version"]),
-            mode=str(event["permission_mode"]),
-            model=str(event["model"]),
-            tools=tuple(sorted(map(str, event["tools"]))),
-            mcp_servers=len(event["mcp_servers"]),
-        )
-        self.failure = self.failure or _distrust(self.init, self._model)
+        """Each introduction is checked: a later one cannot heal an earlier one, nor relax it."""
+        init = read_introduction(event)
+        if init is None:
+            message = "what the agent says of itself cannot be read; it was stopped"
+            self._fail(FailureReason.NO_INTRODUCTION, message)
+            return
+        self.init = init
+        self.failure = distrust(init, self._expected)
 
     def _take_result(self, event: dict[str, Any]) -> None:
         self.result = event
-        usage = event.get("usage") or {}
-        self.usage = Usage(
-            input_tokens=_count(usage.get("input_tokens")),
-            output_tokens=_count(usage.get("output_tokens")),
-            cached_tokens=_count(usage.get("cache_read_input_tokens")),
-            requests=self.requests,
-        )
+        self.result_is_last = True
+        self._tally.attempt_cost(event.get("usage"))
         for denial in event.get("permission_denials") or []:
             self.denials.append(str(denial.get("tool_name")))
 
     # --- what it says ---------------------------------------------------------------------------
 
     def _stream_event(self, event: dict[str, Any]) -> list[AgentFrame]:
-        if event.get("type") != "content_block_delta":
-            return []
-        delta = event["delta"]
+        match event.get("type"):
+            case "message_start":
+                self._tally.message_began()
+                self._message_from = self._offsets[Channel.TEXT]
+            case "content_block_delta":
+                return self._block_delta(event["delta"])
+        return []
+
+    def _block_delta(self, delta: dict[str, Any]) -> list[AgentFrame]:
         match delta.get("type"):
             case "text_delta":
                 return self._delta(Channel.TEXT, delta["text"])
@@ -157,7 +189,7 @@ class StreamParser:
         offset = self._offsets[channel]
         self._offsets[channel] += len(text)
         if channel is Channel.TEXT:
-            self.text = (self.text + text)[-MAX_TEXT:]
+            self._said = (self._said + text)[-MAX_TEXT:]
         return [
             FlowRunStepDelta(
                 run_id=self._ref.run_id,
@@ -169,16 +201,33 @@ class StreamParser:
             )
         ]
 
-    def _retry(self, data: dict[str, Any]) -> FlowRunStepNotice:
-        """The CLI asks the model again by itself, and waits silently meanwhile."""
+    def _retry(self, data: dict[str, Any]) -> list[AgentFrame]:
+        """The CLI asks the model again by itself, and waits silently meanwhile.
+
+        With `preserve_text` the answer goes on behind what was said, and may repeat it; without,
+        the code points `text_from` to `text_to` of the text no longer count. (The CLI tells of some
+        retries twice in a row: the second is no news.)
+        """
+        if data == self._last_retry:
+            return []
+        self._last_retry = data
         kept = bool(data.get("preserveText"))
-        wait = round(float(data.get("delayMs") or 0) / 1000)
-        message = (
-            f"The model call failed; attempt {data.get('attempt')} of {data.get('maxRetries')}"
-            f" follows in {wait} s. "
-        )
-        message += "It may repeat text." if kept else "It starts its answer anew."
-        return self._notice("model_retry", message, data)
+        self._tally.retried(preserve_text=kept)
+        seconds = round(float(data.get("delayMs") or 0) / 1000)
+        told: dict[str, Any] = {"preserve_text": kept, "seconds": seconds}
+        for name, field in (("attempt", "attempt"), ("of", "maxRetries")):
+            if type(data.get(field)) is int:
+                told[name] = data[field]
+        if not kept and self._message_from < self._offsets[Channel.TEXT]:
+            told |= {"text_from": self._message_from, "text_to": self._offsets[Channel.TEXT]}
+            self._discard()
+        return [self._notice("model_retry", _retry_message(told), told)]
+
+    def _discard(self) -> None:
+        """Take the message that is begun anew out of what the agent has said."""
+        length = self._offsets[Channel.TEXT] - self._message_from
+        self._said = self._said[: max(0, len(self._said) - length)]
+        self._message_from = self._offsets[Channel.TEXT]
 
     def _notice(self, code: str, message: str, data: dict[str, Any]) -> FlowRunStepNotice:
         return FlowRunStepNotice(
@@ -198,7 +247,7 @@ class StreamParser:
     def _tool_call(self, block: dict[str, Any]) -> FlowRunStepTool:
         arguments = block.get("input") or {}
         if block["name"] == RESULT_TOOL:
-            self.text = json.dumps(arguments, ensure_ascii=False)[:MAX_TEXT]
+            self._answer = json.dumps(arguments, ensure_ascii=False)[:MAX_TEXT]
         frame = FlowRunStepTool(
             run_id=self._ref.run_id,
             step_id=self._ref.step_id,
@@ -220,13 +269,20 @@ class StreamParser:
         text = _plain(block.get("content"))
         begun = self._tools.pop(call_id, None)
         name = begun.name if begun else "unknown"
+        failed = bool(block.get("is_error"))
+        self.refusal = text[:MAX_RESULT] if name == RESULT_TOOL and failed else ""
+        if begun and not failed and name not in self._expected.tools:
+            message = (
+                f"the agent ran `{name[:MAX_SUMMARY]}`, which it must not have; it was stopped"
+            )
+            self._fail(FailureReason.UNEXPECTED_TOOLS, message)
         return FlowRunStepTool(
             run_id=self._ref.run_id,
             step_id=self._ref.step_id,
             attempt=self._ref.attempt,
             call_id=call_id,
             name=name,
-            status=_tool_status(text, is_error=bool(block.get("is_error"))),
+            status=_tool_status(text, is_error=failed),
             summary=begun.summary if begun else name,
             args=begun.args if begun else None,
             result=text[:MAX_RESULT],
@@ -241,24 +297,11 @@ class StreamParser:
         return " ".join(text.split())[:MAX_SUMMARY]
 
 
-def _count(value: object) -> int:
-    """A number of tokens; what is none counts as nothing."""
-    return value if type(value) is int and 0 <= value < 2**53 else 0
-
-
-def _distrust(init: Init, model: str) -> AgentFailure | None:
-    """Why an agent that introduces itself like this must not go on; None when it may."""
-    surprises = sorted(set(init.tools) - ALLOWED_TOOLS)
-    checks = (
-        (init.mode != MODE, "wrong_mode", f"the agent runs in mode `{init.mode}`, not `{MODE}`"),
-        (init.model != model, "wrong_model", f"the agent uses `{init.model}`, not `{model}`"),
-        (init.mcp_servers > 0, "mcp_servers", "the agent has tool servers that nobody allowed"),
-        (bool(surprises), "unexpected_tools", f"the agent was offered {', '.join(surprises)}"),
-    )
-    for wrong, reason, message in checks:
-        if wrong:
-            return AgentFailure(reason=reason, message=f"{message}; it was stopped")
-    return None
+def _retry_message(told: dict[str, Any]) -> str:
+    when = f" in {told['seconds']} s" if told["seconds"] else ""
+    which = f" (try {told['attempt']} of {told.get('of', '?')})" if "attempt" in told else ""
+    then = "It goes on behind what was said." if told["preserve_text"] else "It begins anew."
+    return f"The model call failed and is made again{when}{which}. {then}"
 
 
 def _tool_status(text: str, *, is_error: bool) -> ToolStatus:
