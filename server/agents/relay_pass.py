@@ -52,9 +52,9 @@ class Flight:
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
-    ) -> bool | None:
+    ) -> None:
         self._inside = False
-        return await self._scope.__aexit__(kind, error, trace)
+        await self._scope.__aexit__(kind, error, trace)
 
     def abort(self) -> None:
         """From whatever task, any number of times; a request that has ended is left alone."""
