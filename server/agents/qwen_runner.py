@@ -11,11 +11,14 @@ from typing import NamedTuple
 from protocol.frames import Channel, FlowRunStepDelta, FlowRunStepNotice
 from protocol.resources import Containment, Proof, Receipt, SelfTest
 from server.agents import installation, invocation
+from server.agents.cage import unconfined
 from server.agents.installation import Installation
 from server.agents.invocation import Places
+from server.agents.limits import Limits, named
+from server.agents.orphans import reap_orphans
 from server.agents.outcome import Delivered, outcome
 from server.agents.probe import Prober, host_of
-from server.agents.process import AgentProcess, reap_orphans
+from server.agents.process import AgentProcess
 from server.agents.receipt import Seen, look
 from server.agents.stream_json import StreamParser
 from server.logs import logger
@@ -94,12 +97,14 @@ class QwenRunner:
         self, installed: Installation, order: AgentOrder, places: Places, emit: Emit
     ) -> "Watch":
         parser = StreamParser(order.ref, model=order.endpoint.model, tree=str(order.tree))
+        limits = Limits()
+        launch = unconfined(
+            invocation.command(installed, order, places),
+            invocation.environment(installed, order, places),
+            limits,
+        )
         try:
-            process = await AgentProcess.start(
-                invocation.command(installed, order, places),
-                invocation.environment(installed, order, places),
-                places,
-            )
+            process = await AgentProcess.start(launch, places, limits=limits, clock=self._clock)
         except OSError as error:
             message = f"the agent could not be started: {error.strerror}"
             parser.failure = AgentFailure(reason="spawn_failed", message=message, retryable=True)
@@ -108,8 +113,12 @@ class QwenRunner:
             await process.prompt(order.prompt.user)
             await _Tail(process, parser, order, emit, self._clock).follow()
         finally:
-            await _shielded_kill(process)
-        return Watch(parser, process.exit_code, await process.stderr_tail())
+            await process.kill()
+        stderr = await process.stderr_tail()
+        parser.failure = (
+            process.exceeded or parser.failure or named(process.exit_code, stderr, limits)
+        )
+        return Watch(parser, process.exit_code, stderr)
 
 
 class Watch(NamedTuple):
@@ -145,7 +154,7 @@ class _Tail:
     async def follow(self) -> None:
         while self._parser.failure is None:
             ended = self._process.exit_code is not None
-            data = await self._process.read(self._clock)
+            data = await self._process.read()
             if data:
                 await self._take(data)
             elif ended:
@@ -206,16 +215,6 @@ def _lay_out(places: Places, order: AgentOrder) -> None:
     places.cwd.mkdir(mode=0o700)
     places.settings.write_text(json.dumps(invocation.settings(order)), "utf-8")
     places.schema.write_text(json.dumps(order.schema), "utf-8")
-
-
-async def _shielded_kill(process: AgentProcess) -> None:
-    """Kill what is left, to the end, even when the attempt is being cancelled."""
-    killing = asyncio.ensure_future(process.kill())
-    try:
-        await asyncio.shield(killing)
-    except asyncio.CancelledError:
-        await killing
-        raise
 
 
 async def _result(

@@ -14,7 +14,7 @@ from flows.briefing import Prompt
 from protocol.frames import FlowRunStepDelta, FlowRunStepTool, ToolStatus
 from protocol.ids import RunId, StepId
 from server.agents import installation
-from server.agents.process import reap_orphans
+from server.agents.orphans import reap_orphans
 from server.agents.qwen_runner import QwenRunner
 from server.demo.app import Behaviour
 from server.demo.wire import Turn
