@@ -27,7 +27,7 @@ from flows.briefing import Prompt
 from protocol.ids import RunId, StepId
 from server.agents import invocation
 from server.agents.installation import Installation
-from server.agents.invocation import Places
+from server.agents.invocation import Door, Places
 from server.agents.profile import PINNED, Profile, encode
 from server.demo.app import Behaviour
 from server.ports import AgentOrder, AttemptLimits, AttemptRef, ModelEndpoint
@@ -161,7 +161,7 @@ async def start(
                 del settings["permissions"]
             await asyncio.to_thread(_lay_out, places, order, settings, files)
             words = change(invocation.command(installed, order, places))
-            environment = invocation.environment(installed, order, places)
+            environment = invocation.environment(installed, order, places, Door(url, "none"))
             cwd = order.tree if inside else places.cwd
             code = await _run(words, environment, places, cwd=cwd, prompt=order.prompt.user)
         lines = await asyncio.to_thread(_lines, places.stdout)

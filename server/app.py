@@ -95,7 +95,8 @@ async def opened(
             endpoint=_endpoint(settings.endpoint),
             clocks=Clocks(settings.first_byte_seconds, settings.idle_seconds),
         )
-        await agent.reap()
+        stack.push_async_callback(agent.stop)
+        await agent.start()
         runner = Runner(rooms)
         stack.push_async_callback(runner.stop)
         await runner.start()

@@ -65,7 +65,7 @@ async def _git() -> Finding:
 
 async def _node() -> Finding:
     try:
-        return Finding("Node", True, str(await asyncio.to_thread(find_node)))
+        return Finding("Node", True, str((await asyncio.to_thread(find_node)).program))
     except AgentUnavailable as error:
         return Finding("Node", False, error.message, error.hint)
 

@@ -437,8 +437,12 @@ class AgentRunner(Protocol):
         """Try an endpoint as an agent would use it (cached), or raise AgentUnavailable."""
         ...
 
-    async def reap(self) -> None:
-        """At a start: end what an earlier server left running."""
+    async def start(self) -> None:
+        """End what an earlier server left running, and open the way to the models."""
+        ...
+
+    async def stop(self) -> None:
+        """Close that way. Nothing runs any more when it is called."""
         ...
 
     async def run(self, order: AgentOrder, emit: Emit) -> AgentResult:

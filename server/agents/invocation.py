@@ -6,7 +6,7 @@ the environment complete, and every tool but those of the version's profile is e
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from server.agents.installation import Installation
 from server.agents.profile import PINNED, profile_of
@@ -19,6 +19,13 @@ ALLOWED_TOOLS = PINNED.tools
 DEFAULT_WINDOW = 131_072
 STREAM_IDLE_MS = 3_600_000
 """The CLI's own idle clock, put out of the way: the clocks are podium's."""
+
+
+class Door(NamedTuple):
+    """Where the agent finds the relay, and the token that the relay knows it by."""
+
+    base_url: str
+    token: str
 
 
 class Places:
@@ -61,17 +68,18 @@ def command(installation: Installation, order: AgentOrder, places: Places) -> li
     ]  # fmt: skip
 
 
-def environment(installation: Installation, order: AgentOrder, places: Places) -> dict[str, str]:
-    """The whole environment: nothing of the server's own is handed on."""
+def environment(
+    installation: Installation, order: AgentOrder, places: Places, door: Door
+) -> dict[str, str]:
+    """The whole environment: nothing of the server's own is handed on, the endpoint's key least."""
     return {
         "HOME": str(places.home),
         "PATH": f"{installation.node.parent}{os.pathsep}/usr/bin{os.pathsep}/bin",
         "LANG": "C.UTF-8",
         "TERM": "dumb",
         "NO_COLOR": "1",
-        "OPENAI_BASE_URL": order.endpoint.base_url,
-        # The CLI wants a key even where the endpoint needs none.
-        "OPENAI_API_KEY": order.endpoint.api_key or "none",
+        "OPENAI_BASE_URL": door.base_url,
+        "OPENAI_API_KEY": door.token,
         "OPENAI_MODEL": order.endpoint.model,
         "QWEN_CODE_NO_RELAUNCH": "true",
         "QWEN_CODE_SYSTEM_SETTINGS_PATH": str(places.settings),

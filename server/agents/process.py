@@ -1,67 +1,95 @@
-"""One agent process: started in a session of its own, tailed from a file, killed as a tree."""
+"""One agent process: started under limits, tailed from a file, killed as a tree."""
 
 import asyncio
 import os
 import signal
-import sys
-import time
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
-from typing import IO, Self
+from datetime import datetime
+from typing import IO, Any, Self
 
-import msgspec
-from msgspec import Struct
-
+from server.agents.cage import IN_MEMORY, Launch
 from server.agents.invocation import Places
-from server.ports import Clock
+from server.agents.limits import Limits, watch
+from server.agents.orphans import KILL_SECONDS, Recorded, identity, kill_tree, record
+from server.agents.spawn import spawn
+from server.ports import AgentFailure, Clock
 
 CHUNK = 256 * 1024
 POLL_SECONDS = 0.02
-KILL_SECONDS = 5.0
 STDERR_TAIL = 16 * 1024
-
-
-class Recorded(Struct, frozen=True):
-    """Names a process beyond doubt, so that the next start can reap it."""
-
-    pid: int
-    started: str
-    boot_id: str
+BY_SIGNAL = frozenset(
+    128 + number
+    for number in (
+        signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGKILL, signal.SIGSEGV,
+        signal.SIGSYS, signal.SIGTERM, signal.SIGTRAP, signal.SIGXCPU, signal.SIGXFSZ,
+    )
+)  # fmt: skip
+"""bubblewrap's exit codes for a program that a signal ended. 130 is qwen's own."""
 
 
 class AgentProcess:
-    """A running agent. Its stdout goes to a file: on a pipe the CLI loses its tail at exit."""
+    """A running agent. Its stdout goes to a file: on a pipe the CLI loses its tail at exit.
 
-    def __init__(self, process: asyncio.subprocess.Process, places: Places) -> None:
+    Nothing of it outlives the server, by whatever signal that ends: bubblewrap's namespace of
+    processes goes with it, and where there is none the guardian holds the tree.
+    """
+
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        launch: Launch,
+        places: Places,
+        *,
+        lifeline: int | None,
+        clock: Clock,
+    ) -> None:
         self._process = process
+        self._launch = launch
         self._places = places
+        self._lifeline = lifeline
+        self._clock = clock
         self._position = 0
+        self._identity: Recorded | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._killing: asyncio.Task[None] | None = None
+        self.exceeded: AgentFailure | None = None
+        """The limit for which the tree was killed."""
+        self.ended_at: datetime | None = None
+        """When its last process was gone; None before `kill` returned."""
 
     @classmethod
-    async def start(
-        cls,
-        command: Sequence[str],
-        environment: Mapping[str, str],
-        places: Places,
-    ) -> Self:
-        """Spawn it; raises OSError when it cannot be started."""
+    async def start(cls, launch: Launch, places: Places, *, limits: Limits, clock: Clock) -> Self:
+        """Spawn it and write down who it is; raises OSError when it cannot be started.
+
+        Cancelled at any moment it leaves no process. Only in the main thread: see `spawn`.
+        """
+        spawning = asyncio.ensure_future(cls._spawn(launch, places, clock))
+        cancelled = await _settled(spawning)
+        if cancelled is not None:
+            if not spawning.cancelled() and spawning.exception() is None:
+                await _settled(asyncio.ensure_future(spawning.result().kill()))
+            raise cancelled
+        process = spawning.result()
+        process._watching = asyncio.create_task(process._watch(limits), name="agent limits")
+        return process
+
+    @classmethod
+    async def _spawn(cls, launch: Launch, places: Places, clock: Clock) -> Self:
         out, err = await asyncio.to_thread(_open_outputs, places)
         with out, err:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                cwd=places.cwd,
-                env=dict(environment),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=out,
-                stderr=err,
-                start_new_session=True,
+            process, lifeline = await spawn(
+                launch, cwd=places.cwd, stdin=asyncio.subprocess.PIPE, stdout=out, stderr=err
             )
-        return cls(process, places)
+        self = cls(process, launch, places, lifeline=lifeline, clock=clock)
+        try:
+            self._identity = await asyncio.to_thread(record, self.pid, places.process)
+        except BaseException:
+            await self.kill()
+            raise
+        return self
 
     async def prompt(self, text: str) -> None:
         """Hand the prompt over on stdin and close it. An agent that is gone is no error here."""
-        await asyncio.to_thread(_record, self.pid, self._places.process)
         stdin = self._process.stdin
         assert stdin is not None
         with suppress(BrokenPipeError, ConnectionResetError):
@@ -71,17 +99,20 @@ class AgentProcess:
 
     @property
     def pid(self) -> int:
+        """Of the tree's root: the guardian or bubblewrap."""
         return self._process.pid
 
     @property
     def exit_code(self) -> int | None:
-        return self._process.returncode
+        """The agent's own; a signal is negative. None while it runs."""
+        code = self._process.returncode
+        return 128 - code if self._launch.contained and code in BY_SIGNAL else code
 
-    async def read(self, clock: Clock) -> bytes:
+    async def read(self) -> bytes:
         """The next bytes of stdout; after one poll without news, nothing."""
         data = await asyncio.to_thread(self._read)
         if not data and self.exit_code is None:
-            await clock.sleep(POLL_SECONDS)
+            await self._clock.sleep(POLL_SECONDS)
         return data
 
     def _read(self) -> bytes:
@@ -103,85 +134,73 @@ class AgentProcess:
         return await asyncio.to_thread(tail)
 
     async def kill(self) -> None:
-        """Kill the whole tree, and return when its last process is gone (at most 5 s)."""
-        members = await asyncio.to_thread(_tree, self.pid)
-        with suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
-        for pid in members:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        """Kill the whole tree, and return when its last process is gone (at most 10 s).
+
+        A cancellation meanwhile is passed on only then. Safe to call twice.
+        """
+        if self._killing is None:
+            self._killing = asyncio.create_task(self._end(), name="agent kill")
+        if cancelled := await _settled(self._killing):
+            raise cancelled
+        self._killing.result()
+
+    async def _end(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait([self._watching])
+        await self._end_tree()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self.ended_at = self._clock.now()
+        if self._watching is not None and not self._watching.cancelled():
+            # A watch that broke must not pass for one that saw nothing.
+            self._watching.result()
+
+    async def _end_tree(self) -> None:
+        """The guardian ends the tree and itself last; bubblewrap, and a guardian that does
+        nothing, are killed. A root that ended left nobody."""
+        if self._lifeline is not None:
+            os.close(self._lifeline)
+            self._lifeline = None
+            if await self._gone():
+                return
+        if self._process.returncode is None:
+            await asyncio.to_thread(self._kill_tree)
+            await self._gone()
+
+    def _kill_tree(self) -> None:
+        # The number may be another's as soon as the process was waited for.
+        if identity(self.pid) == self._identity:
+            kill_tree(self.pid, lambda: os.kill(self.pid, signal.SIGKILL))
+
+    async def _gone(self) -> bool:
         with suppress(TimeoutError):
             async with asyncio.timeout(KILL_SECONDS):
                 await self._process.wait()
-                await asyncio.to_thread(_wait_gone, [*members, self.pid])
+                return True
+        return False
 
-
-def reap_orphans(data: Path) -> int:
-    """Kill what an earlier server left running; returns how many trees. Only processes that are
-    beyond doubt the recorded ones are touched."""
-    reaped = 0
-    for record in sorted((data / "attempts").glob("*/*/*/process.json")):
-        try:
-            found = msgspec.json.decode(record.read_bytes(), type=Recorded)
-        except (OSError, msgspec.DecodeError):
-            continue
-        if found == _identity(found.pid):
-            members = _tree(found.pid)
-            for pid in (*members, found.pid):
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            _wait_gone([*members, found.pid])
-            reaped += 1
-    return reaped
+    async def _watch(self, limits: Limits) -> None:
+        self.exceeded = await watch(
+            self.pid,
+            limits,
+            clock=self._clock,
+            outputs=(self._places.stdout, self._places.stderr),
+            mounts=tuple(IN_MEMORY) if self._launch.contained else (),
+        )
+        await self._end_tree()
 
 
 def _open_outputs(places: Places) -> tuple[IO[bytes], IO[bytes]]:
     return places.stdout.open("wb"), places.stderr.open("wb")
 
 
-def _record(pid: int, place: Path) -> None:
-    identity = _identity(pid)
-    if identity is not None:
-        place.write_bytes(msgspec.json.encode(identity))
-
-
-def _identity(pid: int) -> Recorded | None:
-    """The process as it is now; None when it is gone, or where there is no /proc."""
-    stat = _stat(pid)
-    if stat is None or sys.platform != "linux":
-        return None
-    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-    return Recorded(pid, stat[19], boot_id)
-
-
-def _stat(pid: int) -> list[str] | None:
-    """The fields of /proc/PID/stat after the command name; None for a dead or zombie process."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
-    except OSError:
-        return None
-    fields = text.rpartition(")")[2].split()
-    return None if fields[0] in ("Z", "X") else fields
-
-
-def _tree(root: int) -> list[int]:
-    """Every living descendant, also those in sessions of their own."""
-    parents: dict[int, list[int]] = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        stat = _stat(int(entry.name))
-        if stat is not None:
-            parents.setdefault(int(stat[1]), []).append(int(entry.name))
-    found: list[int] = []
-    queue = [root]
-    while queue:
-        children = parents.get(queue.pop(), [])
-        found += children
-        queue += children
-    return found
-
-
-def _wait_gone(pids: Sequence[int]) -> None:
-    """Until none of the processes lives, at most KILL_SECONDS. They were killed: it is short."""
-    deadline = time.monotonic() + KILL_SECONDS
-    while any(_stat(pid) is not None for pid in pids) and time.monotonic() < deadline:
-        time.sleep(0.005)
+async def _settled(work: asyncio.Future[Any]) -> asyncio.CancelledError | None:
+    """Wait until the work is done, whatever comes; the cancellation that came, if one did."""
+    cancelled = None
+    while not work.done():
+        try:
+            await asyncio.wait([work])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    return cancelled

@@ -1,41 +1,69 @@
-"""The real agent: one qwen process per attempt, watched from its first byte to its last process."""
+"""The real agent: one qwen process per attempt, contained, watched and accounted for."""
 
 import asyncio
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
-from protocol.frames import Channel, FlowRunStepDelta, FlowRunStepNotice
-from protocol.resources import Containment, Proof, Receipt, SelfTest
-from server.agents import installation, invocation
+from protocol.frames import Channel, FlowRunStepDelta
+from protocol.resources import Level
+from server.agents import cage, containment, installation, invocation
+from server.agents.cage import Cage, Found, Launch
 from server.agents.installation import Installation
 from server.agents.introduction import Expected
-from server.agents.invocation import Places
+from server.agents.invocation import Door, Places
+from server.agents.limits import MIB, Limits, named
+from server.agents.orphans import identity, reap_orphans
 from server.agents.outcome import Delivered, outcome
-from server.agents.probe import Prober, host_of
-from server.agents.process import AgentProcess, reap_orphans
+from server.agents.probe import Prober
+from server.agents.process import AgentProcess
+from server.agents.profile import profile_of
+from server.agents.proof import Evidence, proof
+from server.agents.reasons import FailureReason, failure
 from server.agents.receipt import Seen, look
+from server.agents.relay import Relay
+from server.agents.relay_pass import Pass
+from server.agents.relay_rules import Admission
 from server.agents.stream_json import StreamParser
+from server.agents.watch import Watcher, escaped
 from server.logs import logger
 from server.ports import (
     AgentFailure,
     AgentFrame,
     AgentOrder,
     AgentResult,
+    AgentUnavailable,
     Clock,
     Emit,
     ModelEndpoint,
     Probe,
 )
+from server.world import rfc3339
 
 log = logger(__name__)
 
-OUTPUT_LIMIT = 64 * 1024 * 1024
-FIRST_NOTICE, NEXT_NOTICE = 20.0, 60.0
-"""Seconds of silence before it is shown, and between two further notices."""
+AGAIN_SECONDS = 60.0
+"""After so long a host that lacked containment is examined anew."""
+SPARE_REQUESTS = 8
+"""Beyond the turns: the agent also asks to sum up a long conversation, and after a refusal."""
+BYTES_PER_TOKEN = 512
+"""Most bytes of an answer that one token is worth: each comes in an envelope of some 250 bytes."""
+ENVELOPE = MIB
+
+
+class Guards(NamedTuple):
+    """What stands around every attempt."""
+
+    limits: Limits = Limits()
+    contained: bool = True
+    """Contain agents as far as the host allows."""
+    required: bool = False
+    """Start none that is not contained at every level."""
 
 
 class QwenRunner:
@@ -46,6 +74,7 @@ class QwenRunner:
         data: Path,
         *,
         clock: Clock,
+        guards: Guards = Guards(),  # noqa: B008 - immutable
         probe_seconds: float = 120.0,
         keep_attempts: bool = False,
         installed: Installation | None = None,
@@ -53,152 +82,267 @@ class QwenRunner:
         """`installed` None: the one that `installation.find` finds, once it is needed."""
         self._data = data
         self._clock = clock
+        self._guards = guards
         self._keep = keep_attempts
         self._prober = Prober(clock, seconds=probe_seconds)
         self._installed = installed
+        self._relay = Relay(data, clock=clock)
+        self._found = Found(reason="containment is switched off")
+        self._examined_at: float | None = None
+        self._one_at_a_time = asyncio.Lock()
 
-    async def check(self) -> str:
-        return (await self._installation()).version
-
-    async def probe(self, endpoint: ModelEndpoint) -> Probe:
-        return await self._prober.probe(endpoint)
-
-    async def reap(self) -> None:
-        """End what an earlier server left running, and drop its attempts' files."""
+    async def start(self) -> None:
         reaped = await asyncio.to_thread(reap_orphans, self._data)
         if reaped:
             log.warning("orphans_reaped", trees=reaped)
         if not self._keep:
             await asyncio.to_thread(shutil.rmtree, self._data / "attempts", ignore_errors=True)
+        await self._relay.start()
+
+    async def stop(self) -> None:
+        await self._relay.stop()
+
+    async def check(self) -> str:
+        installed = await self._installation()
+        found = await self.containment()
+        if self._guards.required and not found.complete:
+            lacking = ", ".join(level for level in Level if level not in found.levels)
+            raise AgentUnavailable(
+                "containment_missing",
+                f"agents must be contained here, and this host lacks {lacking}: {found.reason}",
+                hint=found.hint,
+            )
+        return installed.version
+
+    async def containment(self) -> Found:
+        """What of it this host allows; tried once, and again while something is missing."""
+        if not self._guards.contained:
+            return self._found
+        installed = await self._installation()
+        async with self._one_at_a_time:
+            now = self._clock.monotonic()
+            due = self._examined_at is None or now - self._examined_at >= AGAIN_SECONDS
+            if due and not self._found.complete:
+                package = installed.cli.parent
+                self._found = await containment.examine(installed.node, package)
+                self._examined_at = now
+        return self._found
+
+    async def probe(self, endpoint: ModelEndpoint) -> Probe:
+        return await self._prober.probe(endpoint)
 
     async def run(self, order: AgentOrder, emit: Emit) -> AgentResult:
-        installed = await self._installation()
-        ref = order.ref
-        directory = self._data / "attempts" / ref.run_id / ref.step_id / str(ref.attempt)
-        places = Places(directory)
+        await self.check()
+        attempt = _Attempt(
+            order,
+            emit,
+            installed=await self._installation(),
+            found=await self.containment(),
+            limits=self._guards.limits,
+            relay=self._relay,
+            data=self._data,
+            clock=self._clock,
+        )
         try:
-            await asyncio.to_thread(_lay_out, installed, places, order)
-            before = await asyncio.to_thread(look, order.tree, order.repository)
-            watch = await self._watch(installed, order, places, emit)
-            after = await asyncio.to_thread(look, order.tree, order.repository)
+            return await attempt.run()
         finally:
             if not self._keep:
+                directory = attempt.places.directory
                 await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
-        return await _result(order, watch, before=before, after=after, emit=emit)
 
     async def _installation(self) -> Installation:
         if self._installed is None:
             self._installed = await asyncio.to_thread(installation.find)
         return self._installed
 
-    async def _watch(
-        self, installed: Installation, order: AgentOrder, places: Places, emit: Emit
-    ) -> "Watch":
-        expected = Expected(version=installed.version, model=order.endpoint.model)
-        parser = StreamParser(order.ref, expected=expected, tree=str(order.tree))
-        try:
-            process = await AgentProcess.start(
-                invocation.command(installed, order, places),
-                invocation.environment(installed, order, places),
-                places,
-            )
-        except OSError as error:
-            message = f"the agent could not be started: {error.strerror}"
-            parser.failure = AgentFailure(reason="spawn_failed", message=message, retryable=True)
-            return Watch(parser, None, "")
-        try:
-            await process.prompt(order.prompt.user)
-            await _Tail(process, parser, order, emit, self._clock).follow()
-        finally:
-            await _shielded_kill(process)
-        return Watch(parser, process.exit_code, await process.stderr_tail())
 
-
-class Watch(NamedTuple):
-    """What was seen of a process, from its first byte to its end."""
-
-    parser: StreamParser
-    exit_code: int | None
-    """None when it never started."""
-    stderr: str
-
-
-class _Tail:
-    """Follows the output file, emits frames, and keeps the clocks. `follow` returns when the agent
-    has ended and all was read, or when it must be killed (`parser.failure` says why)."""
+class _Attempt:
+    """One attempt, from its files to its receipt."""
 
     def __init__(
         self,
-        process: AgentProcess,
-        parser: StreamParser,
         order: AgentOrder,
         emit: Emit,
+        *,
+        installed: Installation,
+        found: Found,
+        limits: Limits,
+        relay: Relay,
+        data: Path,
         clock: Clock,
     ) -> None:
-        self._process = process
-        self._parser = parser
+        ref = order.ref
+        self.places = Places(data / "attempts" / ref.run_id / ref.step_id / str(ref.attempt))
         self._order = order
         self._emit = emit
+        self._installed = installed
+        self._found = found
+        self._limits = limits
+        self._relay = relay
+        self._data = data
         self._clock = clock
-        self._began = clock.monotonic()
-        self._last_sign = self._began
-        self._notice_at = FIRST_NOTICE
+        expected = Expected(version=installed.version, model=order.endpoint.model)
+        self._parser = StreamParser(ref, expected=expected, tree=str(order.tree))
 
-    async def follow(self) -> None:
-        while self._parser.failure is None:
-            ended = self._process.exit_code is not None
-            data = await self._process.read(self._clock)
-            if data:
-                await self._take(data)
-            elif ended:
-                return
-            else:
-                await self._check_clocks()
-
-    async def _take(self, data: bytes) -> None:
-        self._last_sign = self._clock.monotonic()
-        self._notice_at = FIRST_NOTICE
-        frames = self._parser.feed(data)
-        if frames:
-            # Returns after the commit: a slow log slows the reading, never the memory.
-            await self._emit(frames)
-        if self._process.read_so_far > OUTPUT_LIMIT:
-            self._fail("output_limit", "the agent wrote more than 64 MB")
-
-    async def _check_clocks(self) -> None:
-        limits = self._order.limits
-        now = self._clock.monotonic()
-        silent = now - self._last_sign
-        # init is the CLI's own first line: the model's first sign is the second.
-        answered = self._parser.events > 1
-        if now - self._began >= limits.total_seconds:
-            self._fail("total_timeout", f"not done after {limits.total_seconds:.0f} s")
-        elif not answered and silent >= limits.first_byte_seconds:
-            seconds = limits.first_byte_seconds
-            message = f"the model did not begin to answer within {seconds:.0f} s"
-            self._fail("first_byte_timeout", message, retryable=True)
-        elif answered and silent >= limits.idle_seconds:
-            message = f"no sign of the agent for {limits.idle_seconds:.0f} s"
-            self._fail("idle_timeout", message, retryable=True)
-        elif silent >= self._notice_at:
-            self._notice_at = silent + NEXT_NOTICE
-            await self._tell_silence(silent)
-
-    def _fail(self, reason: str, message: str, *, retryable: bool = False) -> None:
-        self._parser.failure = AgentFailure(reason=reason, message=message, retryable=retryable)
-
-    async def _tell_silence(self, seconds: float) -> None:
-        ref = self._order.ref
-        host = host_of(self._order.endpoint.base_url)
-        notice = FlowRunStepNotice(
-            run_id=ref.run_id,
-            step_id=ref.step_id,
-            attempt=ref.attempt,
-            code="stalled",
-            message=f"waiting for the model at {host}: nothing for {seconds:.0f} s",
-            data={"cause": "waiting_for_model", "seconds": round(seconds)},
+    async def run(self) -> AgentResult:
+        order = self._order
+        await asyncio.to_thread(_lay_out, self._installed, self.places, order)
+        before = await asyncio.to_thread(look, order.tree, order.repository)
+        watcher = Watcher(
+            order=order,
+            parser=self._parser,
+            emit=self._emit,
+            clock=self._clock,
+            tested=self._found.bwrap is not None,
         )
-        await self._emit([notice])
+        given = self._relay.admit(_admission(self._installed, order), watcher.tell)
+        try:
+            ended = await self._watched(watcher, given)
+        finally:
+            await given.close()
+        after = await asyncio.to_thread(look, order.tree, order.repository)
+        return await self._result(ended, given, before=before, after=after)
+
+    async def _watched(self, watcher: Watcher, given: Pass) -> "_Ended":
+        """From the spawn to the last process's end."""
+        launch = await asyncio.to_thread(self._launch, given)
+        try:
+            process = await AgentProcess.start(
+                launch, self.places, limits=self._limits, clock=self._clock
+            )
+        except OSError as error:
+            message = f"the agent could not be started: {error.strerror}"
+            return _Ended(failure(FailureReason.SPAWN_FAILED, message))
+        wrong: AgentFailure | None = None
+        try:
+            await process.prompt(self._order.prompt.user)
+            wrong = await watcher.follow(process, given)
+        finally:
+            await process.kill()
+        stderr = await process.stderr_tail()
+        wrong = wrong or named(process.exit_code, stderr, self._limits)
+        wrong = wrong or _self_test_failed(process.exit_code, stderr)
+        at = process.ended_at or self._clock.now()
+        return _Ended(wrong, process.exit_code, stderr, rfc3339(at))
+
+    def _launch(self, given: Pass) -> Launch:
+        installed, order, found = self._installed, self._order, self._found
+        if found.bwrap is None:
+            door = Door(self._relay.url, given.token)
+            return cage.unconfined(
+                invocation.command(installed, order, self.places),
+                invocation.environment(installed, order, self.places, door),
+                self._limits,
+            )
+        inside = cage.inside(installed)
+        apart = Level.NETWORK in found.levels
+        door = Door(cage.BASE_URL if apart else self._relay.url, given.token)
+        return cage.confined(
+            invocation.command(inside, order, cage.PLACES),
+            invocation.environment(inside, order, cage.PLACES, door),
+            found=found,
+            cage=self._cage(),
+        )
+
+    def _cage(self) -> Cage:
+        server, socket = identity(os.getpid()), self._relay.socket
+        assert server is not None
+        assert socket is not None
+        return Cage(
+            node=self._installed.node,
+            package=self._installed.cli.parent,
+            tree=self._order.tree,
+            settings=self.places.settings,
+            schema=self.places.schema,
+            relay=socket,
+            canary=urlsplit(self._relay.url).port or 0,
+            # The local user's token, and the attempt's own folder, which holds other files too.
+            hidden=(self._data / "token", self.places.directory),
+            server=server,
+            limits=self._limits,
+        )
+
+    async def _result(
+        self, ended: "_Ended", given: Pass, *, before: Seen, after: Seen
+    ) -> AgentResult:
+        parser = self._parser
+        came = _came(ended, parser)
+        if before.tree != after.tree:
+            message = "the pinned copy changed while the agent ran; its result is not used"
+            came = failure(FailureReason.READ_ONLY_UNPROVEN, message)
+        elif could := escaped(given.self_tests):
+            came = could
+        if isinstance(came, AgentFailure) and ended.stderr:
+            with suppress(Exception):
+                await self._emit(_stderr_frames(self._order, ended.stderr))
+        evidence = Evidence(
+            version=self._installed.version,
+            endpoint=self._order.endpoint,
+            init=parser.init,
+            trusted=parser.failure is None,
+            denials=parser.denials,
+            found=self._found,
+            tests=given.self_tests,
+            before=before,
+            after=after,
+            ended_at=ended.at,
+        )
+        return AgentResult(
+            raw=came.raw if isinstance(came, Delivered) else None,
+            text=parser.text,
+            failure=came if isinstance(came, AgentFailure) else None,
+            # The endpoint's own counts: what the agent reports lacks requests that broke off.
+            usage=given.usage if given.requests else parser.usage,
+            exit_code=ended.exit_code,
+            receipt=proof(evidence) if ended.at else None,
+            denied_tools=len(parser.denials),
+        )
+
+
+class _Ended(NamedTuple):
+    """What was seen of a process."""
+
+    wrong: AgentFailure | None
+    """Why it was killed, or what its end alone says."""
+    exit_code: int | None = None
+    """None when it never started."""
+    stderr: str = ""
+    at: str = ""
+    """When its last process was gone; empty when it never started."""
+
+
+def _came(ended: _Ended, parser: StreamParser) -> Delivered | AgentFailure:
+    if ended.wrong is not None:
+        return ended.wrong
+    return outcome(parser, exit_code=ended.exit_code or 0, stderr=ended.stderr)
+
+
+def _self_test_failed(exit_code: int | None, stderr: str) -> AgentFailure | None:
+    """The ends that the agent's own self-test makes, before its program starts."""
+    if exit_code == cage.ESCAPED:
+        said = stderr.strip().splitlines()[-1:] or ["it does not say how"]
+        message = f"the agent was not contained: {said[0][:300]}"
+        return failure(FailureReason.READ_ONLY_UNPROVEN, message)
+    if exit_code == cage.UNREPORTED:
+        message = "the agent's self-test could not be reported to the relay"
+        return failure(FailureReason.SELF_TEST_MISSING, message)
+    return None
+
+
+def _admission(installed: Installation, order: AgentOrder) -> Admission:
+    limits = order.limits
+    window = limits.context_tokens or invocation.DEFAULT_WINDOW
+    return Admission(
+        ref=order.ref,
+        endpoint=order.endpoint,
+        tools=profile_of(installed.version).tools,
+        answer_tokens=limits.answer_tokens,
+        requests=limits.turns + SPARE_REQUESTS,
+        # A conversation never holds more than the window at once.
+        total_tokens=limits.turns * window,
+        answer_bytes=limits.answer_tokens * BYTES_PER_TOKEN + ENVELOPE,
+        held=True,
+    )
 
 
 def _lay_out(installed: Installation, places: Places, order: AgentOrder) -> None:
@@ -208,44 +352,6 @@ def _lay_out(installed: Installation, places: Places, order: AgentOrder) -> None
     places.cwd.mkdir(mode=0o700)
     places.settings.write_text(json.dumps(invocation.settings(installed, order)), "utf-8")
     places.schema.write_text(json.dumps(order.schema), "utf-8")
-
-
-async def _shielded_kill(process: AgentProcess) -> None:
-    """Kill what is left, to the end, even when the attempt is being cancelled."""
-    killing = asyncio.ensure_future(process.kill())
-    try:
-        await asyncio.shield(killing)
-    except asyncio.CancelledError:
-        await killing
-        raise
-
-
-async def _result(
-    order: AgentOrder, watch: Watch, *, before: Seen, after: Seen, emit: Emit
-) -> AgentResult:
-    parser = watch.parser
-    came: Delivered | AgentFailure
-    if watch.exit_code is None and parser.failure is not None:
-        came = parser.failure
-    else:
-        came = outcome(parser, exit_code=watch.exit_code or 0, stderr=watch.stderr)
-    if before.tree != after.tree:
-        came = AgentFailure(
-            reason="read_only_unproven",
-            message="the pinned copy changed while the agent ran; its result is not used",
-        )
-    if isinstance(came, AgentFailure) and watch.stderr:
-        with suppress(Exception):
-            await emit(_stderr_frames(order, watch.stderr))
-    return AgentResult(
-        raw=came.raw if isinstance(came, Delivered) else None,
-        text=parser.text,
-        failure=came if isinstance(came, AgentFailure) else None,
-        usage=parser.usage,
-        exit_code=watch.exit_code,
-        receipt=_receipt(order, parser, before=before, after=after),
-        denied_tools=len(parser.denials),
-    )
 
 
 def _stderr_frames(order: AgentOrder, text: str) -> Sequence[AgentFrame]:
@@ -260,26 +366,3 @@ def _stderr_frames(order: AgentOrder, text: str) -> Sequence[AgentFrame]:
             text=text[-4_000:],
         )
     ]
-
-
-def _receipt(
-    order: AgentOrder, parser: StreamParser, *, before: Seen, after: Seen
-) -> Receipt | None:
-    """What was seen. Uncontained, nothing tried to write, so nothing is proven."""
-    if parser.init is None:
-        return None
-    return Receipt(
-        agent="qwen",
-        agent_version=parser.init.version,
-        mode=parser.init.mode,
-        tools=list(parser.init.tools),
-        denials=parser.denials,
-        host=host_of(order.endpoint.base_url),
-        contained=Containment.NONE,
-        write_probe=SelfTest.NOT_RUN,
-        tree_before=before.tree,
-        tree_after=after.tree,
-        repository_before=before.repository,
-        repository_after=after.repository,
-        proven=Proof.NO,
-    )

@@ -63,6 +63,7 @@ class FailureReason(StrEnum):
     ANSWER_CUT = "answer_cut"
     ANSWER_TOO_LONG = "answer_too_long"
     # the proof
+    SELF_TEST_MISSING = "self_test_missing"
     READ_ONLY_UNPROVEN = "read_only_unproven"
 
 
@@ -133,6 +134,7 @@ KINDS: Mapping[FailureReason, Kind] = {
     _REASON.EMPTY_ANSWER: Kind(Again.RETRY, "choose another model"),
     _REASON.ANSWER_CUT: Kind(Again.NO, "choose a larger band, or a model that says less"),
     _REASON.ANSWER_TOO_LONG: Kind(Again.NO, "choose another model"),
+    _REASON.SELF_TEST_MISSING: Kind(Again.RETRY, "run `podium doctor`"),
     _REASON.READ_ONLY_UNPROVEN: Kind(Again.NO, "see what writes below the data folder"),
 }
 

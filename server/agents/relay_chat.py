@@ -24,6 +24,7 @@ from server.ports import Clock, ModelEndpoint
 HOLD_SECONDS = 10.0
 """How long a request stays open after a failure. Its owner ends the agent meanwhile; an answer
 would make the agent try again in silence, for minutes."""
+NOT_LET_IN = Refusal(403, "no_introduction", "the agent asks before it has said what it is")
 DRAIN_SECONDS, DRAIN_BYTES = 1.0, 64 * 1024
 """For what an endpoint sends after it has said all, so that its connection can be used again."""
 
@@ -54,7 +55,10 @@ class Chat:
                 found.refuse(refusal)
                 await exchange.refuse(refusal)
             elif found.failure is None and isinstance(asked, Asked):
-                await self._relay(exchange, asked)
+                if await found.entered():
+                    await self._relay(exchange, asked)
+                else:
+                    found.refuse(NOT_LET_IN)
             if found.failure is not None and not exchange.flight.answered:
                 await self._clock.sleep(HOLD_SECONDS)
         finally:

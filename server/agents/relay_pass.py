@@ -4,7 +4,7 @@ import asyncio
 import hmac
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any
 
@@ -23,6 +23,7 @@ IN_FLIGHT = 2
 """Requests of one pass at a time; the agent makes one."""
 SURPRISES = 16
 CLOSE_SECONDS = 2.0
+GATE_SECONDS = 20.0
 
 
 class Notice(Struct, frozen=True, kw_only=True):
@@ -103,6 +104,9 @@ class Pass:
         self._input = self._output = self._cached = self._estimated = 0
         self._counted = False
         self._flights: set[Flight] = set()
+        self._gate = asyncio.Event()
+        if not admission.held:
+            self._gate.set()
         self._landed = asyncio.Event()
         self._landed.set()
 
@@ -134,11 +138,27 @@ class Pass:
         except TimeoutError:
             self.log("relay_close_slow")
 
+    @property
+    def is_open(self) -> bool:
+        """Whether requests go on to the endpoint."""
+        return self._gate.is_set()
+
+    def open(self) -> None:
+        """Let held requests go on, and all later ones."""
+        self._gate.set()
+
     # --- what follows is the relay's ------------------------------------------------------------
 
     def knows(self, token: str) -> bool:
         """In constant time."""
         return not self.closed and hmac.compare_digest(self.token.encode(), token.encode())
+
+    async def entered(self) -> bool:
+        """Wait until requests may go on; False when the owner takes longer than 20 s."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GATE_SECONDS):
+                await self._gate.wait()
+        return self.is_open
 
     @contextmanager
     def flight(self) -> Iterator[Flight | None]:

@@ -56,6 +56,8 @@ class Admission(Struct, frozen=True, kw_only=True):
     """Most tokens of the whole attempt, in and out, at the start of a request."""
     answer_bytes: int
     """Most bytes of one answer."""
+    held: bool = False
+    """Requests wait until `Pass.open`: the owner first wants to know who asks."""
 
 
 class SelfTests(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -66,6 +66,11 @@ class StreamParser:
         return bool(self._rest)
 
     @property
+    def running_tool(self) -> str | None:
+        """A tool whose result has not come yet."""
+        return next((frame.name for frame in self._tools.values()), None)
+
+    @property
     def usage(self) -> Usage:
         """What the agent has reported so far, also when its last line never comes."""
         return self._tally.usage

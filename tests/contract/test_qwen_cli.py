@@ -14,8 +14,7 @@ from flows.briefing import Prompt
 from protocol.frames import FlowRunStepDelta, FlowRunStepTool, ToolStatus
 from protocol.ids import RunId, StepId
 from server.agents import installation
-from server.agents.process import reap_orphans
-from server.agents.qwen_runner import QwenRunner
+from server.agents.qwen_runner import Guards, QwenRunner
 from server.demo.app import Behaviour
 from server.demo.wire import Turn
 from server.ports import (
@@ -45,23 +44,33 @@ TOOLS = ["glob", "grep_search", "read_file", "structured_output"]
 class Bench:
     """The real runner on a tree of one file, with a model that does as the test says."""
 
-    def __init__(self, place: Path, url: str) -> None:
+    def __init__(
+        self, place: Path, url: str, *, contained: bool = True, data: str = "data"
+    ) -> None:
         self.place = place
-        self.tree = place / "tree"
-        self.tree.mkdir(exist_ok=True)
-        (self.tree / "a.py").write_text("A = 1\n")
-        self.runner = QwenRunner(place / "data", clock=SystemClock(), keep_attempts=True)
+        self.tree, self.repository = place / "tree", place / "project"
+        for folder in (self.tree, self.repository):
+            folder.mkdir(exist_ok=True)
+            (folder / "a.py").write_text("A = 1\n")
+        self.runner = QwenRunner(
+            place / data,
+            clock=SystemClock(),
+            guards=Guards(contained=contained, required=contained),
+            keep_attempts=True,
+        )
         self.endpoint = ModelEndpoint(name="d", base_url=url, api_key="the-key", model="fake")
         self.frames: list[AgentFrame] = []
 
     async def emit(self, frames: Sequence[AgentFrame]) -> None:
         self.frames += frames
 
-    async def run(self, prompt: str = "Say yes.", *, seconds: float = 60) -> AgentResult:
+    async def run(
+        self, prompt: str = "Say yes.", *, seconds: float = 60, answer_tokens: int = 777
+    ) -> AgentResult:
         limits = AttemptLimits(
             turns=8,
             tool_calls=20,
-            answer_tokens=777,
+            answer_tokens=answer_tokens,
             context_tokens=None,
             total_seconds=seconds,
             first_byte_seconds=seconds,
@@ -73,7 +82,7 @@ class Bench:
             prompt=Prompt(system="You are a test.", user=prompt),
             schema=SCHEMA,
             tree=self.tree,
-            repository=self.tree,
+            repository=self.repository,
             endpoint=self.endpoint,
             limits=limits,
         )
@@ -96,7 +105,12 @@ class Bench:
 async def bench(place: Path, *behaviours: Behaviour) -> AsyncIterator[tuple[Bench, FakeModel]]:
     model = FakeModel(*behaviours)
     async with serving(model.app) as url:
-        yield Bench(place, url), model
+        here = Bench(place, url)
+        await here.runner.start()
+        try:
+            yield here, model
+        finally:
+            await here.runner.stop()
 
 
 async def test_the_agent_is_offered_three_tools_and_delivers(tmp_path: Path) -> None:
@@ -173,7 +187,7 @@ async def test_a_refused_key_has_its_reason(tmp_path: Path) -> None:
 async def test_a_long_answer_arrives_whole(tmp_path: Path) -> None:
     words = " ".join(str(number) for number in range(60_000))
     async with bench(tmp_path, fixed(Turn(words))) as (here, _):
-        result = await here.run()
+        result = await here.run(answer_tokens=100_000)
     text = "".join(
         frame.text
         for frame in here.frames
@@ -216,23 +230,29 @@ async def test_a_write_into_the_copy_is_seen(tmp_path: Path) -> None:
     assert result.failure.reason == "read_only_unproven"
 
 
-async def test_what_a_crashed_server_left_is_reaped(tmp_path: Path) -> None:
+@pytest.mark.parametrize("contained", [True, False])
+async def test_nothing_outlives_a_killed_server(tmp_path: Path, contained: bool) -> None:
     script = (
         "import asyncio, pathlib, sys\n"
-        "from tests.contract.test_qwen_cli import Bench\n"
-        "asyncio.run(Bench(pathlib.Path(sys.argv[1]), sys.argv[2]).run())\n"
+        "from tests.contract.test_qwen_cli import attempt_of_a_server\n"
+        "asyncio.run(attempt_of_a_server(pathlib.Path(sys.argv[1]), *sys.argv[2:]))\n"
     )
     async with bench(tmp_path, Gate().hold(GOOD)) as (here, model):
-        server = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", script, str(tmp_path), here.endpoint.base_url
-        )
+        words = ["-c", script, str(tmp_path), here.endpoint.base_url, str(contained)]
+        server = await asyncio.create_subprocess_exec(sys.executable, *words)
         await model.arrived(1)
+        assert here.processes()
         server.kill()
         await server.wait()
-        assert here.processes(), "the agent outlives a kill -9 of its server"
-        assert await asyncio.to_thread(reap_orphans, tmp_path / "data") == 1
-        assert here.processes() == []
-        assert await asyncio.to_thread(reap_orphans, tmp_path / "data") == 0
+        async with asyncio.timeout(2):
+            while here.processes():
+                await asyncio.sleep(0)
+
+
+async def attempt_of_a_server(place: Path, url: str, contained: str) -> None:
+    here = Bench(place, url, contained=contained == "True", data="its-data")
+    await here.runner.start()
+    await here.run()
 
 
 async def test_an_old_or_missing_qwen_is_refused(

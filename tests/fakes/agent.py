@@ -110,7 +110,10 @@ class FakeAgent:
         public = Endpoint(name=endpoint.name, host="fake", model=endpoint.model)
         return Probe(public=public, slots=self.slots, context_tokens=None)
 
-    async def reap(self) -> None:
+    async def start(self) -> None:
+        return None
+
+    async def stop(self) -> None:
         return None
 
     async def run(self, order: AgentOrder, emit: Emit) -> AgentResult:

@@ -13,7 +13,13 @@ HOOK_EVENTS = (
     "SessionStart", "SessionEnd", "UserPromptSubmit", "PreToolUse", "PostToolUse", "Notification",
     "Stop",
 )  # fmt: skip
-SOURCE = "def divide(a, b):\n    try:\n        return a / b\n    except ZeroDivisionError:\n        return None\n"
+SOURCE = """\
+def divide(a, b):
+    try:
+        return a / b
+    except ZeroDivisionError:
+        return None
+"""
 
 
 def hostile_repository(folder: Path, canaries: Path, *, proxy: str | None) -> Path:

@@ -162,16 +162,23 @@ async def serving(app: Starlette) -> AsyncIterator[str]:
     At the end open connections are dropped at once.
     """
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = _Server(
-            uvicorn.Config(app, log_level="critical", lifespan="off", timeout_graceful_shutdown=0)
-        )
-        task = asyncio.create_task(server.serve(sockets=[listener]))
-        try:
+        async with serving_on(app, listener):
             yield base_url(listener)
-        finally:
-            server.should_exit = True
-            with suppress(asyncio.CancelledError):
-                await task
+
+
+@asynccontextmanager
+async def serving_on(app: Starlette, *listeners: socket.socket) -> AsyncIterator[None]:
+    """Serve `app` on sockets that listen already."""
+    server = _Server(
+        uvicorn.Config(app, log_level="critical", lifespan="off", timeout_graceful_shutdown=0)
+    )
+    task = asyncio.create_task(server.serve(sockets=list(listeners)))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 class _Server(uvicorn.Server):

@@ -1,7 +1,6 @@
 """The command, environment and settings of an attempt, word for word where it matters."""
 
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,12 @@ from flows.briefing import Prompt
 from protocol.ids import RunId, StepId
 from server.agents import invocation
 from server.agents.installation import Installation
-from server.agents.invocation import Places
+from server.agents.invocation import Door, Places
 from server.ports import AgentOrder, AgentUnavailable, AttemptLimits, AttemptRef, ModelEndpoint
 
 INSTALLED = Installation(Path("/n/bin/node"), Path("/q/cli.js"), "0.24.4")
 PLACES = Places(Path("/data/attempts/r/s/1"))
+DOOR = Door("http://127.0.0.1:4141/v1", "a-token")
 USER_TEXT = "/init @/etc/passwd --yolo"
 
 
@@ -82,7 +82,7 @@ def test_the_environment_is_complete_and_nothing_of_the_servers(
 ) -> None:
     for name in ("NODE_OPTIONS", "HTTP_PROXY", "QWEN_SYSTEM_MD", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "hush")
-    found = invocation.environment(INSTALLED, order(), PLACES)
+    found = invocation.environment(INSTALLED, order(key="hush"), PLACES, DOOR)
     assert sorted(found) == [
         "HOME", "LANG", "NO_COLOR", "NO_PROXY", "OPENAI_API_KEY", "OPENAI_BASE_URL",
         "OPENAI_MODEL", "PATH", "QWEN_CODE_NO_RELAUNCH", "QWEN_CODE_SYSTEM_SETTINGS_PATH",
@@ -93,18 +93,7 @@ def test_the_environment_is_complete_and_nothing_of_the_servers(
     assert "hush" not in str(found)
 
 
-def test_an_endpoint_without_a_key_gets_a_word_in_its_place() -> None:
-    assert invocation.environment(INSTALLED, order(key=""), PLACES)["OPENAI_API_KEY"] == "none"
-
-
-@pytest.mark.parametrize(("window", "told"), [(None, 131_072), (8_192, 8_192)])
-def test_the_settings_close_every_door(window: int | None, told: int) -> None:
-    settings = invocation.settings(INSTALLED, order(window=window))
-    assert json.loads(json.dumps(settings)) == settings
-    assert settings["security"] == {"folderTrust": {"enabled": True}}
-    assert settings["disableAllHooks"] is True
-    assert settings["telemetry"] == {"enabled": False}
-    assert settings["privacy"] == {"usageStatisticsEnabled": False}
-    assert settings["general"] == {"enableAutoUpdate": False}
-    generation = settings["model"]["generationConfig"]
-    assert generation == {"contextWindowSize": told, "samplingParams": {"max_tokens": 777}}
+def test_the_agent_gets_the_relays_address_and_a_token_but_never_the_key() -> None:
+    found = invocation.environment(INSTALLED, order(key="the-key"), PLACES, DOOR)
+    assert (found["OPENAI_BASE_URL"], found["OPENAI_API_KEY"]) == DOOR
+    assert "the-key" not in str(found)

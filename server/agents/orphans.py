@@ -1,0 +1,89 @@
+"""Process trees beyond doubt: how one is named on disk, killed whole, and found after a crash."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from server.agents.guardian import descendants, kill_descendants, stat
+
+KILL_SECONDS = 5.0
+PAUSE = 0.002
+
+
+class Recorded(Struct, frozen=True):
+    """Names a process beyond doubt: a number alone is given anew, after a boot from the start."""
+
+    pid: int
+    started: str
+    """Ticks from the boot to the start of the process."""
+    boot_id: str
+
+
+def identity(pid: int) -> Recorded | None:
+    """The process as it is now; None when it is gone, or where there is no /proc."""
+    fields = stat(pid)
+    if fields is None or sys.platform != "linux":
+        return None
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    return Recorded(pid, fields[19], boot_id)
+
+
+def record(pid: int, place: Path) -> Recorded | None:
+    """Write down who it is, for `reap_orphans` of the next start."""
+    found = identity(pid)
+    if found is not None:
+        place.write_bytes(msgspec.json.encode(found))
+    return found
+
+
+def reap_orphans(data: Path) -> int:
+    """Kill what an earlier server left running; returns how many trees. Only processes that are
+    beyond doubt the recorded ones are touched, and what came of them."""
+    reaped = 0
+    for place in sorted((data / "attempts").glob("*/*/*/process.json")):
+        try:
+            found = msgspec.json.decode(place.read_bytes(), type=Recorded)
+        except (OSError, msgspec.DecodeError):
+            continue
+        reaped += _reap(found)
+    return reaped
+
+
+def _reap(wanted: Recorded) -> bool:
+    try:
+        # Held from before the look to the signal: its number cannot change owner in between.
+        handle = os.pidfd_open(wanted.pid)
+    except (OSError, AttributeError, OverflowError):
+        return False
+    try:
+        if identity(wanted.pid) != wanted:
+            return False
+        kill_tree(wanted.pid, lambda: signal.pidfd_send_signal(handle, signal.SIGKILL))
+        return True
+    finally:
+        os.close(handle)
+
+
+def kill_tree(root: int, kill_root: Callable[[], None]) -> None:
+    """Kill all that came of a process, then itself, and wait until they are gone: at most
+    KILL_SECONDS, though a killed process is gone at once."""
+    deadline = time.monotonic() + KILL_SECONDS
+    known = {pid for pid, _ in descendants(root)}
+    while kill_descendants(root) and time.monotonic() < deadline:
+        known |= {pid for pid, _ in descendants(root)}
+        time.sleep(PAUSE)
+    with suppress(ProcessLookupError):
+        kill_root()
+    _wait_gone([root, *known], deadline)
+
+
+def _wait_gone(pids: Iterable[int], deadline: float) -> None:
+    while any(stat(pid) is not None for pid in pids) and time.monotonic() < deadline:
+        time.sleep(PAUSE)
