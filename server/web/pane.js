@@ -1,6 +1,7 @@
 // The first page: launch a flow, watch its agents, read the report. It uses only the public wire.
 
 import { byId, clock, element } from "./dom.js";
+import { MARKS, readOnly } from "./receipt.js";
 import { drawReport } from "./report.js";
 import { Wire } from "./wire.js";
 
@@ -185,11 +186,12 @@ function addStep(step) {
   output.setAttribute("aria-live", "off");
   const stop = element("button", { type: "button", textContent: "Stop", title: `Stop ${step.id}` });
   stop.addEventListener("click", () => wire.ask({ type: "cancel", run_id: shown.id, step_id: step.id }).catch(() => {}));
+  const badge = element("span", { className: "badge", hidden: true });
   const card = element("article", {},
     element("h4", {}, element("span", { textContent: step.title }), " ", element("code", { textContent: step.id })),
-    element("p", {}, status, " ", stop), output);
+    element("p", {}, status, " ", badge, " ", stop), output);
   byId("agents").append(card);
-  shown.steps.set(step.id, { status, output, stop, tools: new Map(), attempt: 0, text: null });
+  shown.steps.set(step.id, { status, badge, output, stop, tools: new Map(), attempt: 0, text: null });
 }
 
 function setStep(frame) {
@@ -198,6 +200,7 @@ function setStep(frame) {
   const attempt = frame.attempt > 1 ? `attempt ${frame.attempt}` : "";
   step.status.textContent = [frame.status, attempt, frame.message ?? frame.reason?.replaceAll("_", " ")].filter(Boolean).join(" · ");
   step.status.className = `status ${frame.status}`;
+  if (frame.reason === "read_only_unproven") setBadge(step, { verdict: "violated", why: [frame.message ?? "read-only could not be proven"] });
   step.stop.hidden = frame.status !== "running" && frame.status !== "queued";
   if (frame.attempt !== step.attempt && frame.status === "running") {
     if (step.attempt) addLine(frame, "notice", `Attempt ${frame.attempt} begins.`);
@@ -238,8 +241,21 @@ function addLine(frame, kind, text) {
 }
 
 function addReceipt(frame) {
-  const { agent, agent_version, mode, contained, proven } = frame.receipt;
-  addLine(frame, "notice", `Receipt: ${agent} ${agent_version}, ${mode} mode, contained: ${contained}, read-only proven: ${proven}`);
+  const step = shown.steps.get(frame.step_id);
+  if (!step) return;
+  const found = readOnly(frame.receipt);
+  setBadge(step, found);
+  const { agent, agent_version, mode, host } = frame.receipt;
+  addLine(frame, "notice", `Receipt: ${agent} ${agent_version}, ${mode} mode, model at ${host}. Read-only ${found.verdict}: ${found.why.join("; ")}.`);
+}
+
+// The words say it; the colour only repeats them. What was violated once stays so.
+function setBadge(step, { verdict, why }) {
+  if (step.badge.dataset.verdict === "violated") return;
+  step.badge.dataset.verdict = verdict;
+  step.badge.textContent = `${MARKS[verdict]} read-only ${verdict}`;
+  step.badge.title = why.join("; ");
+  step.badge.hidden = false;
 }
 
 // Stick to the end unless the reader has scrolled away.

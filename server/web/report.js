@@ -3,15 +3,31 @@
 import { element } from "./dom.js";
 
 const MARKS = { verified: "✓", moved: "↷", ambiguous: "≈", unverified: "?", invalid: "✗" };
+const STALE = "Stale: the repository changed while this ran. The report speaks of the pinned tree, not of what is there now.";
 
 export function drawReport(report, links) {
   const findings = new Map(report.findings.map((finding) => [finding.id, finding]));
   const nodes = [
     element("h3", { textContent: report.headline }),
+    report.meta?.stale ? element("p", { id: "stale", textContent: STALE }) : null,
     element("p", { className: "facts" }, citations(report.citations), " · ", ...links),
-  ];
+  ].filter(Boolean);
+  const proof = drawReadOnly(report.meta?.read_only);
+  const violated = report.meta?.read_only?.verdict === "violated";
+  if (violated) nodes.push(...proof);
   for (const section of report.sections) nodes.push(...drawSection(section, findings));
+  if (!violated) nodes.push(...proof);
   return nodes;
+}
+
+function drawReadOnly(told) {
+  if (!told) return [];
+  const items = [...(told.violations ?? []).map((what) => `Violated: ${what}`), ...(told.gaps ?? []).map((gap) => `Not proven: ${gap}`)];
+  return [
+    element("h4", { textContent: "Read-only" }),
+    element("p", { id: "read-only", className: told.verdict, textContent: told.line }),
+    ...(items.length ? [element("ul", { className: "notes" }, ...items.map((item) => element("li", { textContent: item })))] : []),
+  ];
 }
 
 function citations({ total, verified, moved, ambiguous, unverified, invalid }) {

@@ -1,10 +1,12 @@
 """The profile is what the real CLI does, and another CLI would be told apart from it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import pytest
 
+from scripts import dev
 from scripts.bump_qwen import DELIVERS, differences, draft, measure, start
 from server.agents import installation
 from server.agents.installation import Installation
@@ -93,3 +95,48 @@ def test_a_draft_never_allows_what_was_not_allowed() -> None:
     assert made.tools == PINNED.tools
     assert {"evil", "worse"} <= set(made.excluded)
     assert decode(encode(made)) == made
+
+
+# ── the target ───────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def target(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """`make bump-qwen` whose measurement and contract tests only say that they were called."""
+    called: list[str] = []
+
+    def fails(name: str) -> Callable[..., None]:
+        def work(*_: object) -> None:
+            called.append(name)
+            raise dev.Stop(f"{name} failed")
+
+        return work
+
+    monkeypatch.setattr(dev, "install", lambda arguments: None)
+    monkeypatch.setattr(dev, "install_version", lambda place, version: place)
+    monkeypatch.setattr(dev, "measure_qwen", fails("measurement"))
+    monkeypatch.setattr(dev, "run_contract", fails("contract"))
+    return called
+
+
+@pytest.mark.parametrize("words", [[], ["latest"], ["0.24"], ["--foo=1"], ["0.24.4 evil"]])
+def test_a_version_is_exact(target: list[str], words: list[str]) -> None:
+    with pytest.raises(dev.Stop, match="which version"):
+        dev.bump_qwen(words)
+    assert target == []
+
+
+def test_one_difference_does_not_hide_the_others(target: list[str]) -> None:
+    with pytest.raises(dev.Stop, match="measurement failed; contract failed") as failed:
+        dev.bump_qwen(["0.24.4"])
+    assert failed.value.code == 1
+    assert target == ["measurement", "contract"]
+
+
+def test_what_keeps_the_contract_is_no_failure(
+    target: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dev, "measure_qwen", lambda version, package: None)
+    monkeypatch.setattr(dev, "run_contract", lambda place, rest: None)
+    dev.bump_qwen(["0.24.4"])
+    assert target == []
