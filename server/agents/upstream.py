@@ -7,7 +7,14 @@ from collections.abc import Iterator
 
 import httpx
 
-from server.agents.endpoint_failures import Answered, by_answer, by_fault, retry_after, unreachable
+from server.agents.endpoint_failures import (
+    MEND_SERVER,
+    Answered,
+    by_answer,
+    no_chat,
+    retry_after,
+    unreachable,
+)
 from server.agents.meter import Fault, said_in
 from server.ports import AgentFailure, Clock, ModelEndpoint
 
@@ -96,10 +103,10 @@ async def _check(response: httpx.Response, endpoint: ModelEndpoint, clock: Clock
     if encoding.lower() != "identity":
         seen = "it is compressed, which was not asked for"
     elif kind in WHOLE_ANSWERS:
-        seen = f"it is {kind}, not a stream of events"
+        seen = f"it sends {kind}, not a stream of events"
     else:
         return
-    raise Trouble(by_fault(Fault("stream_malformed", seen), endpoint))
+    raise Trouble(no_chat(seen, endpoint))
 
 
 async def _refused(response: httpx.Response, endpoint: ModelEndpoint, clock: Clock) -> Trouble:
@@ -132,7 +139,7 @@ def _without_answer(error: Exception, endpoint: ModelEndpoint) -> Trouble:
     """Why there was no answer, in words that hold nothing of the request."""
     causes = list(_causes(error))
     if isinstance(error, httpx.RemoteProtocolError) and "disconnected" not in str(error):
-        return Trouble(by_fault(Fault("stream_malformed", "it does not speak HTTP"), endpoint))
+        return Trouble(no_chat("it does not speak HTTP", endpoint))
     for cause in causes:
         if isinstance(cause, ssl.SSLError):
             why = getattr(cause, "verify_message", "") or cause.reason or "TLS failed"
@@ -146,12 +153,9 @@ def _without_answer(error: Exception, endpoint: ModelEndpoint) -> Trouble:
         return _unreachable(why, endpoint, again=True)
     if isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError | httpx.TimeoutException):
         return _unreachable(
-            f"closed the connection without an answer ({_SERVER_LOG})", endpoint, again=True
+            f"closed the connection without an answer ({MEND_SERVER})", endpoint, again=True
         )
     return _unreachable("is no usable address (correct base_url)", endpoint)
-
-
-_SERVER_LOG = "see the model server's own log"
 
 
 def _unreachable(why: str, endpoint: ModelEndpoint, *, again: bool = False) -> Trouble:
