@@ -21,6 +21,7 @@ from server.ports import AgentFailure, Clock, ModelEndpoint
 CONNECT_SECONDS = 10.0
 WRITE_SECONDS = 30.0
 """Between two pieces of a request that the endpoint takes."""
+TIMEOUT = httpx.Timeout(None, connect=CONNECT_SECONDS, write=WRITE_SECONDS)
 ERROR_SECONDS, ERROR_BYTES = 5.0, 16 * 1024
 """For the body of an error: what comes later or beyond is not read."""
 KEEP_ALIVE_SECONDS = 4.0
@@ -45,7 +46,7 @@ def new_client(trust: ssl.SSLContext) -> httpx.AsyncClient:
         verify=trust,
         trust_env=False,
         follow_redirects=False,
-        timeout=httpx.Timeout(None, connect=CONNECT_SECONDS, write=WRITE_SECONDS),
+        timeout=TIMEOUT,
         # Passes bound how much is asked at once; a pool of its own would be a hidden queue.
         limits=httpx.Limits(
             max_connections=None, max_keepalive_connections=16, keepalive_expiry=KEEP_ALIVE_SECONDS
@@ -63,7 +64,14 @@ async def ask(
         raise Trouble(by_answer(Answered(status=401, said=""), endpoint))
     url = f"{endpoint.base_url.rstrip('/')}/chat/completions"
     try:
-        request = client.build_request("POST", url, content=body, headers=_headers(endpoint))
+        # Not the client's own builder: it merges in cookies, which no endpoint gets to set here.
+        request = httpx.Request(
+            "POST",
+            url,
+            headers=_headers(endpoint),
+            content=body,
+            extensions={"timeout": TIMEOUT.as_dict()},
+        )
         response = await client.send(request, stream=True)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise _without_answer(error, endpoint) from None

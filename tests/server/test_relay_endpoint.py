@@ -89,7 +89,7 @@ async def test_each_has_its_reason_and_its_way_out(
     body = question(messages=[{"role": "user", "content": LONG}])
     async with (
         serving(FakeModel(behaviour).app) as url,
-        relaying(tmp_path, url, answer_bytes=3_000_000) as bench,
+        relaying(tmp_path, url, answer_bytes=1_200_000) as bench,
     ):
         failure = await bench.fails(body)
         host = httpx.URL(url).netloc.decode()
