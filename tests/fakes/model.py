@@ -179,3 +179,34 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals to pytest."""
         yield
+
+
+# --- endpoints as the relay meets them ------------------------------------------------------------
+
+
+def answers(status: int, body: bytes, **headers: str) -> Behaviour:
+    """An HTTP answer as it is given; `_` in a header's name stands for `-`."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+
+    async def answer(_request: ChatRequest) -> Response:
+        return Response(body, status, headers=named)
+
+    return answer
+
+
+def streams(*pieces: bytes) -> Behaviour:
+    """A stream of events with these bytes, each piece sent by itself, and its proper end."""
+
+    async def answer(_request: ChatRequest) -> Response:
+        return stream(pieces, pace=0)
+
+    return answer
+
+
+def said(delta: dict[str, object], *, finish: str | None = None, **more: object) -> bytes:
+    """One event of a chat answer; `more` stands beside its choice, as `usage` does."""
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    return wire.event({"choices": [choice], **more})
+
+
+DONE = b"data: [DONE]\n\n"
