@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import httpx
 
+from benchmarks.relay import first_token
 from benchmarks.server import Bench, stand_in
 from protocol.commands import Launch
 from protocol.frames import FlowRunStepTool
@@ -42,6 +43,7 @@ async def main() -> int:
     rows = [*await start_and_size(), await launch_to_process()]
     rows += await agent_to_socket(rate=50, name="agent writes → socket, 50 frames/s")
     rows += await agent_to_socket(rate=1_000, name="agent writes → socket, 1,000 frames/s")
+    rows += await relay_rows()
     width = max(len(row.name) for row in rows)
     print(f"\n{'what':<{width}}  {'target':<10}  measured")
     for row in rows:
@@ -198,6 +200,21 @@ async def watched(bench: Bench) -> list[float]:
             if isinstance(frame, FlowRunStepTool) and frame.name == "glob" and frame.args:
                 delays.append(time.time() - float(json.loads(frame.args)["at"]))
     return delays
+
+
+# --- the relay ----------------------------------------------------------------------------------
+
+
+async def relay_rows() -> list[Row]:
+    return [
+        Row(
+            f"relay, added to the first token, {added.size // 1000} kB request",
+            "≤ 2 ms",
+            str(added),
+            added.median <= 0.002,
+        )
+        for added in await first_token()
+    ]
 
 
 def seconds(values: Sequence[float]) -> str:

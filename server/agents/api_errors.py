@@ -22,8 +22,6 @@ _BY_STATUS = {
     404: FailureReason.ENDPOINT_NOT_FOUND,
     413: FailureReason.CONTEXT_EXCEEDED,
     429: FailureReason.RATE_LIMITED,
-    503: FailureReason.ENDPOINT_OVERLOADED,
-    529: FailureReason.ENDPOINT_OVERLOADED,
 }
 _PASSING = frozenset({408, 409, 425})
 """Refusals that the next request may not meet."""
@@ -31,7 +29,7 @@ _PASSING = frozenset({408, 409, 425})
 _REFUSALS = (
     (re.compile(r"context", re.I), FailureReason.CONTEXT_EXCEEDED),
     (re.compile(r"tool choice|support tools|tools? (?:is|are) not support", re.I),
-     FailureReason.TOOLS_UNSUPPORTED),
+     FailureReason.NO_TOOL_CALLS),
 )  # fmt: skip
 """What stands in the text of a 400, and of an error in the middle of a stream."""
 
@@ -70,7 +68,7 @@ def _reason(text: str) -> FailureReason:
     if 300 <= status < 400:
         return FailureReason.ENDPOINT_REDIRECTS
     if status >= 500 or status in _PASSING:
-        return FailureReason.ENDPOINT_ERROR
+        return FailureReason.ENDPOINT_OVERLOADED
     for pattern, reason in (*_REFUSALS, *_BREAKS) if not status else _REFUSALS:
         if status in (0, 400) and pattern.search(text):
             return reason

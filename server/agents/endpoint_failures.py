@@ -127,6 +127,13 @@ def unreachable(why: str, endpoint: ModelEndpoint, *, retryable: bool) -> AgentF
     return AgentFailure(reason="endpoint_unreachable", message=message, retryable=retryable)
 
 
+def no_chat(seen: str, endpoint: ModelEndpoint) -> AgentFailure:
+    """What answers there is no streaming chat endpoint at all: asking again cannot help."""
+    host = host_of(endpoint.base_url)
+    message = f"what answers at {host} is no chat model: {seen} ({MEND_ADDRESS})"
+    return AgentFailure(reason="stream_malformed", message=message)
+
+
 def retry_after(header: str | None, *, now: datetime) -> float | None:
     """Seconds from a Retry-After header, which holds seconds or a date; None without a valid one.
     At most a day."""

@@ -13,8 +13,8 @@ from server.ports import AgentFailure
 NO_TURN_LEFT, NO_BUDGET_LEFT = 53, 55
 """Exit codes of the CLI without a result line (measured); 128 and more is a signal."""
 OUTSIDE = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
-LIMITS = frozenset({signal.SIGXCPU, signal.SIGXFSZ})
-HEAP_IS_FULL = "heap out of memory"
+HEAP_IS_FULL = ("heap out of memory", "process out of memory", "llocation failed")
+"""The last words of the CLI's JavaScript engine before it aborts."""
 MAX_SHOWN = 300
 
 
@@ -73,15 +73,16 @@ def _by_signal(by: signal.Signals, stderr: str) -> AgentFailure:
     if by in OUTSIDE:
         message = f"the agent was ended from outside, by {by.name}"
         return failure(FailureReason.INTERRUPTED, message)
-    if by in LIMITS:
-        return failure(
-            FailureReason.RESOURCE_LIMIT, f"the agent met a limit of its own ({by.name})"
-        )
+    if by is signal.SIGXCPU:
+        return failure(FailureReason.CPU_LIMIT, "the agent used all its processor time")
+    if by is signal.SIGXFSZ:
+        return failure(FailureReason.OUTPUT_LIMIT, "the agent wrote too large a file")
     if by is signal.SIGKILL:
         message = "the agent was killed, most likely by the kernel because memory ran out"
         return failure(FailureReason.KILLED, message)
-    why = "its memory is full" if HEAP_IS_FULL in stderr else "that is a defect of it"
-    return failure(FailureReason.CRASHED, f"the agent crashed with {by.name}: {why}")
+    if any(words in stderr for words in HEAP_IS_FULL):
+        return failure(FailureReason.MEMORY_LIMIT, "the agent's memory is full")
+    return failure(FailureReason.CRASHED, f"the agent crashed with {by.name}")
 
 
 def _broken_output(parser: StreamParser) -> AgentFailure | None:

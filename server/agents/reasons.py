@@ -18,7 +18,9 @@ class FailureReason(StrEnum):
     USAGE_ERROR = "usage_error"
     KILLED = "killed"
     CRASHED = "crashed"
-    RESOURCE_LIMIT = "resource_limit"
+    MEMORY_LIMIT = "memory_limit"
+    PROCESS_LIMIT = "process_limit"
+    CPU_LIMIT = "cpu_limit"
     INTERRUPTED = "interrupted"
     # its first line
     NO_INTRODUCTION = "no_introduction"
@@ -54,7 +56,7 @@ class FailureReason(StrEnum):
     ENDPOINT_ERROR = "endpoint_error"
     RATE_LIMITED = "rate_limited"
     API_ERROR = "api_error"
-    TOOLS_UNSUPPORTED = "tools_unsupported"
+    NO_TOOL_CALLS = "no_tool_calls"
     CONTEXT_EXCEEDED = "context_exceeded"
     CONTEXT_CUT = "context_cut"
     STREAM_MALFORMED = "stream_malformed"
@@ -62,7 +64,9 @@ class FailureReason(StrEnum):
     EMPTY_ANSWER = "empty_answer"
     ANSWER_CUT = "answer_cut"
     ANSWER_TOO_LONG = "answer_too_long"
-    # the proof
+    # the relay and the proof
+    UNEXPECTED_REQUEST = "unexpected_request"
+    RELAY_ERROR = "relay_error"
     SELF_TEST_MISSING = "self_test_missing"
     READ_ONLY_UNPROVEN = "read_only_unproven"
 
@@ -86,7 +90,7 @@ class Kind(NamedTuple):
 _REASON = FailureReason
 _REINSTALL = "run `podium setup`, which installs the tested qwen"
 _CONTEXT = "give the model a larger context, or review fewer files"
-_MEMORY = "give it more memory (`agent_memory_mib`), or run fewer agents at once (`slots`)"
+_MEMORY = "give the machine more memory, or run fewer agents at once (`slots`)"
 _ENDPOINT_LOG = "see the log of the model server"
 _ANSWER = "choose a model that keeps to a given form"
 
@@ -94,8 +98,10 @@ KINDS: Mapping[FailureReason, Kind] = {
     _REASON.SPAWN_FAILED: Kind(Again.RETRY, "run `podium doctor`"),
     _REASON.USAGE_ERROR: Kind(Again.NO, _REINSTALL),
     _REASON.KILLED: Kind(Again.RETRY, _MEMORY),
-    _REASON.CRASHED: Kind(Again.RETRY, _MEMORY),
-    _REASON.RESOURCE_LIMIT: Kind(Again.NO, "raise `agent_cpu_seconds`, or review fewer files"),
+    _REASON.CRASHED: Kind(Again.RETRY, _REINSTALL),
+    _REASON.MEMORY_LIMIT: Kind(Again.NO, "raise `agent_memory_mib`, or review fewer files"),
+    _REASON.PROCESS_LIMIT: Kind(Again.NO, "raise `agent_processes`"),
+    _REASON.CPU_LIMIT: Kind(Again.NO, "raise `agent_cpu_seconds`, or review fewer files"),
     _REASON.INTERRUPTED: Kind(Again.NO, "run it again"),
     _REASON.NO_INTRODUCTION: Kind(Again.NO, _REINSTALL),
     _REASON.WRONG_VERSION: Kind(Again.NO, _REINSTALL),
@@ -126,7 +132,7 @@ KINDS: Mapping[FailureReason, Kind] = {
     _REASON.ENDPOINT_ERROR: Kind(Again.RETRY, _ENDPOINT_LOG),
     _REASON.RATE_LIMITED: Kind(Again.RETRY, "run fewer agents at once (`slots`)"),
     _REASON.API_ERROR: Kind(Again.NO, _ENDPOINT_LOG),
-    _REASON.TOOLS_UNSUPPORTED: Kind(Again.NO, "start the model server with tool calls"),
+    _REASON.NO_TOOL_CALLS: Kind(Again.NO, "start the model server with tool calls"),
     _REASON.CONTEXT_EXCEEDED: Kind(Again.NO, _CONTEXT),
     _REASON.CONTEXT_CUT: Kind(Again.NO, _CONTEXT),
     _REASON.STREAM_MALFORMED: Kind(Again.RETRY, _ENDPOINT_LOG),
@@ -135,6 +141,8 @@ KINDS: Mapping[FailureReason, Kind] = {
     _REASON.ANSWER_CUT: Kind(Again.NO, "choose a larger band, or a model that says less"),
     _REASON.ANSWER_TOO_LONG: Kind(Again.NO, "choose another model"),
     _REASON.SELF_TEST_MISSING: Kind(Again.RETRY, "run `podium doctor`"),
+    _REASON.UNEXPECTED_REQUEST: Kind(Again.NO, _REINSTALL),
+    _REASON.RELAY_ERROR: Kind(Again.RETRY, "see podium's log, and report it"),
     _REASON.READ_ONLY_UNPROVEN: Kind(Again.NO, "see what writes below the data folder"),
 }
 

@@ -7,13 +7,21 @@ from collections.abc import Iterator
 
 import httpx
 
-from server.agents.endpoint_failures import Answered, by_answer, by_fault, retry_after, unreachable
+from server.agents.endpoint_failures import (
+    MEND_SERVER,
+    Answered,
+    by_answer,
+    no_chat,
+    retry_after,
+    unreachable,
+)
 from server.agents.meter import Fault, said_in
 from server.ports import AgentFailure, Clock, ModelEndpoint
 
 CONNECT_SECONDS = 10.0
 WRITE_SECONDS = 30.0
 """Between two pieces of a request that the endpoint takes."""
+TIMEOUT = httpx.Timeout(None, connect=CONNECT_SECONDS, write=WRITE_SECONDS)
 ERROR_SECONDS, ERROR_BYTES = 5.0, 16 * 1024
 """For the body of an error: what comes later or beyond is not read."""
 KEEP_ALIVE_SECONDS = 4.0
@@ -38,7 +46,7 @@ def new_client(trust: ssl.SSLContext) -> httpx.AsyncClient:
         verify=trust,
         trust_env=False,
         follow_redirects=False,
-        timeout=httpx.Timeout(None, connect=CONNECT_SECONDS, write=WRITE_SECONDS),
+        timeout=TIMEOUT,
         # Passes bound how much is asked at once; a pool of its own would be a hidden queue.
         limits=httpx.Limits(
             max_connections=None, max_keepalive_connections=16, keepalive_expiry=KEEP_ALIVE_SECONDS
@@ -56,7 +64,14 @@ async def ask(
         raise Trouble(by_answer(Answered(status=401, said=""), endpoint))
     url = f"{endpoint.base_url.rstrip('/')}/chat/completions"
     try:
-        request = client.build_request("POST", url, content=body, headers=_headers(endpoint))
+        # Not the client's own builder: it merges in cookies, which no endpoint gets to set here.
+        request = httpx.Request(
+            "POST",
+            url,
+            headers=_headers(endpoint),
+            content=body,
+            extensions={"timeout": TIMEOUT.as_dict()},
+        )
         response = await client.send(request, stream=True)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise _without_answer(error, endpoint) from None
@@ -96,10 +111,10 @@ async def _check(response: httpx.Response, endpoint: ModelEndpoint, clock: Clock
     if encoding.lower() != "identity":
         seen = "it is compressed, which was not asked for"
     elif kind in WHOLE_ANSWERS:
-        seen = f"it is {kind}, not a stream of events"
+        seen = f"it sends {kind}, not a stream of events"
     else:
         return
-    raise Trouble(by_fault(Fault("stream_malformed", seen), endpoint))
+    raise Trouble(no_chat(seen, endpoint))
 
 
 async def _refused(response: httpx.Response, endpoint: ModelEndpoint, clock: Clock) -> Trouble:
@@ -132,7 +147,7 @@ def _without_answer(error: Exception, endpoint: ModelEndpoint) -> Trouble:
     """Why there was no answer, in words that hold nothing of the request."""
     causes = list(_causes(error))
     if isinstance(error, httpx.RemoteProtocolError) and "disconnected" not in str(error):
-        return Trouble(by_fault(Fault("stream_malformed", "it does not speak HTTP"), endpoint))
+        return Trouble(no_chat("it does not speak HTTP", endpoint))
     for cause in causes:
         if isinstance(cause, ssl.SSLError):
             why = getattr(cause, "verify_message", "") or cause.reason or "TLS failed"
@@ -146,12 +161,9 @@ def _without_answer(error: Exception, endpoint: ModelEndpoint) -> Trouble:
         return _unreachable(why, endpoint, again=True)
     if isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError | httpx.TimeoutException):
         return _unreachable(
-            f"closed the connection without an answer ({_SERVER_LOG})", endpoint, again=True
+            f"closed the connection without an answer ({MEND_SERVER})", endpoint, again=True
         )
     return _unreachable("is no usable address (correct base_url)", endpoint)
-
-
-_SERVER_LOG = "see the model server's own log"
 
 
 def _unreachable(why: str, endpoint: ModelEndpoint, *, again: bool = False) -> Trouble:

@@ -130,8 +130,8 @@ def test_empty_lines_and_unknown_events_are_nothing() -> None:
     [
         ("[API Error: 403 no]", "endpoint_refused_key", False),
         ("[API Error: 503 busy]", "endpoint_overloaded", True),
-        ("[API Error: 500 no]", "endpoint_error", True),
-        ("[API Error: 408 late]", "endpoint_error", True),
+        ("[API Error: 500 no]", "endpoint_overloaded", True),
+        ("[API Error: 408 late]", "endpoint_overloaded", True),
         ("[API Error: 307 elsewhere]", "endpoint_redirects", False),
         ("[API Error: 400 bad JSON schema]", "api_error", False),
         ("[API Error: unheard of]", "endpoint_error", True),
@@ -151,9 +151,9 @@ def test_empty_lines_and_unknown_events_are_nothing() -> None:
          " no earlier conversation history to compress.]", "context_exceeded", False),
         ("[API Error: 413 prompt exceeds the context]", "context_exceeded", False),
         ('[API Error: 400 "auto" tool choice requires --enable-auto-tool-choice]',
-         "tools_unsupported", False),
+         "no_tool_calls", False),
         ("[API Error: 400 registry.ollama.ai/library/x does not support tools]",
-         "tools_unsupported", False),
+         "no_tool_calls", False),
         ("No auth type is selected", "agent_error", False),
     ],
 )  # fmt: skip
@@ -167,7 +167,7 @@ def test_what_the_endpoint_said(message: str, reason: str, *, retryable: bool) -
 @pytest.mark.parametrize("said", ["So far[API Error: 500 x]", "So\n[API Error: 500 x]\n"])
 def test_an_answer_that_ends_in_an_error_is_one(said: str) -> None:
     parser, _ = parsed(INIT, {**RESULT, "result": said, "structured_result": None})
-    assert failure(parser).reason == "endpoint_error"
+    assert failure(parser).reason == "endpoint_overloaded"
 
 
 @pytest.mark.parametrize("change", [
@@ -346,10 +346,13 @@ def test_a_failure_quotes_the_complaint(stderr: str, words: str) -> None:
 
 def test_who_was_killed_or_crashed_says_what_memory_has_to_do_with_it() -> None:
     parser, _ = parsed(INIT)
-    assert "memory ran out" in failure(parser, code=-9).message
+    killed = failure(parser, code=-9)
+    assert (killed.reason, killed.retryable) == ("killed", True)
+    assert "memory ran out" in killed.message
     heap = "FATAL ERROR: Reached heap limit Allocation failed - JavaScript heap out of memory"
-    assert "its memory is full" in failure(parser, code=134, stderr=heap).message
-    assert "its memory" not in failure(parser, code=-11, stderr="").message
+    assert failure(parser, code=134, stderr=heap).reason == "memory_limit"
+    assert failure(parser, code=-5, stderr=heap).reason == "memory_limit"
+    assert failure(parser, code=-11, stderr="").reason == "crashed"
 
 
 @given(st.lists(st.text(st.characters(), max_size=30), max_size=12), st.integers(1, 50))

@@ -354,7 +354,9 @@ async def test_an_agent_that_hangs_up_is_let_go(tmp_path: Path) -> None:
         assert bench.given.waiting is False
 
 
-async def test_a_stop_with_stuck_agents_does_not_hang(tmp_path: Path) -> None:
+async def test_a_stop_with_stuck_agents_does_not_hang(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def script(writer: asyncio.StreamWriter) -> None:
         writer.write(STREAM)
         while True:
@@ -365,14 +367,11 @@ async def test_a_stop_with_stuck_agents_does_not_hang(tmp_path: Path) -> None:
         raw_serving(script) as endpoint,
         relaying(tmp_path, endpoint.url, answer_bytes=10**9) as bench,
     ):
-        paused = asyncio.Event()
-        with pytest.MonkeyPatch.context() as patch:
-            pause = FlowControl.pause_writing
-            patch.setattr(FlowControl, "pause_writing", lambda flow: (pause(flow), paused.set())[0])
-            writer = await ask_and_never_read(bench.relay, bench.given.token)
-            async with asyncio.timeout(10):
-                await paused.wait()
-                await bench.relay.stop()
+        paused = told_of_pauses(monkeypatch)
+        writer = await ask_and_never_read(bench.relay, bench.given.token)
+        async with asyncio.timeout(10):
+            await paused.wait()
+            await bench.relay.stop()
         writer.close()
         assert bench.given.closed
         assert not (tmp_path / "relay" / "relay.sock").exists()
@@ -395,8 +394,8 @@ async def test_a_slow_agent_slows_the_reading(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, guarded: bool
 ) -> None:
     """Without the wait for the agent (the control) all of the answer piles up in the relay."""
-    most, piece, pieces = 0, said({"content": "x" * 60_000}), 400
-    sent_all, paused = asyncio.Event(), asyncio.Event()
+    piece, pieces = said({"content": "x" * 60_000}), 400
+    sent_all, paused = asyncio.Event(), told_of_pauses(monkeypatch)
 
     async def script(writer: asyncio.StreamWriter) -> None:
         writer.write(STREAM)
@@ -406,8 +405,6 @@ async def test_a_slow_agent_slows_the_reading(
         sent_all.set()
         await asyncio.Event().wait()
 
-    pause = FlowControl.pause_writing
-    monkeypatch.setattr(FlowControl, "pause_writing", lambda it: (pause(it), paused.set())[0])
     if not guarded:
         monkeypatch.setattr(FlowControl, "drain", never_waits)
     async with (
@@ -423,6 +420,18 @@ async def test_a_slow_agent_slows_the_reading(
         assert sent_all.is_set() is not guarded
         writer.close()
         await bench.given.close()
+
+
+def told_of_pauses(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Set when a connection to an agent has as much to send as it may hold."""
+    paused, pause = asyncio.Event(), FlowControl.pause_writing
+
+    def pause_and_tell(flow: FlowControl) -> None:
+        pause(flow)
+        paused.set()
+
+    monkeypatch.setattr(FlowControl, "pause_writing", pause_and_tell)
+    return paused
 
 
 async def never_waits(_: FlowControl) -> None:
@@ -580,6 +589,17 @@ async def test_the_port_is_loopbacks(tmp_path: Path) -> None:
         families = [it.family for it in relay._listeners]
         assert families == [socket.AF_INET, socket.AF_UNIX]
         assert relay._listeners[0].getsockname()[0] == "127.0.0.1"
+
+
+async def test_small_writes_leave_at_once(tmp_path: Path) -> None:
+    async with (
+        serving(FakeModel(streams(STOP)).app) as url,
+        relaying(tmp_path, url) as bench,
+    ):
+        await bench.ask()
+        (connection,) = bench.relay._state.connections
+        accepted = connection.transport.get_extra_info("socket")
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
 
 
 async def test_a_second_endpoint_gets_its_own_key(tmp_path: Path) -> None:

@@ -1,0 +1,93 @@
+"""`docs/failures.md` has every reason that the code has, and none that it has not."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flows import engine
+from server.agents.reasons import KINDS, Again, FailureReason, failure
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "failures.md").read_text("utf-8")
+ROWS = [
+    [cell.strip() for cell in line.strip("|").split(" | ")]
+    for line in PAGE.splitlines()
+    if line.startswith("| `")
+]
+NAMED = [row[0].strip("| `") for row in ROWS]
+FULL = {row[0].strip("| `"): row for row in ROWS if len(row) == 5}
+
+RAISERS = re.compile(r"^(AgentFailure|AgentUnavailable|Fault|Refusal|_\w*Error|_?fail(ure)?)$")
+"""What takes a reason in `server/`: the two types, and the helpers that lead to them."""
+NAME = re.compile(r"[a-z]+(_[a-z]+)*")
+
+
+def written_out(source: str) -> Iterator[str]:
+    """Every reason that stands in a program as a word."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call):
+            called = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            given = [kw.value for kw in node.keywords if kw.arg == "reason"]
+            if RAISERS.match(called):
+                given += node.args[:2]
+            for value in given:
+                word = value.value if isinstance(value, ast.Constant) else None
+                if isinstance(word, str) and NAME.fullmatch(word):
+                    yield word
+
+
+def reasons_in_code() -> set[str]:
+    files = [*(ROOT / "server" / "agents").rglob("*.py"), *(ROOT / "server" / "runs").rglob("*.py")]
+    files += [ROOT / "server" / name for name in ("setting_up.py", "running.py", "world.py")]
+    found = {name for file in files for name in written_out(file.read_text("utf-8"))}
+    ends = (engine.CRASHED, engine.CANCELLED, engine.FINISHED_EARLY, engine.NOTHING_DELIVERED)
+    return found | set(FailureReason) | set(ends)
+
+
+def test_each_reason_has_its_row_and_each_row_its_reason() -> None:
+    assert len(NAMED) == len(set(NAMED))
+    code = reasons_in_code()
+    missing, dead = sorted(code - set(NAMED)), sorted(set(NAMED) - code - MOVES)
+    assert (missing, dead) == ([], [])
+
+
+MOVES = {"waiting_for_slot"}
+"""Given through a variable."""
+
+
+def test_a_reason_that_is_forgotten_is_found() -> None:
+    """The scan's own proof, with each way that the code has of giving a reason."""
+    source = """
+AgentFailure(reason="new_one", message="reason")
+raise AgentUnavailable("new_two", "a sentence", hint="x")
+self._fail("new_three", f"{x}")
+Refusal(403, "new_four", why)
+raise _RefusedError("new_five", "a sentence")
+Fault("new_six", seen)
+put_back(reason="new_seven")
+"""
+    assert len(set(written_out(source))) == 7
+
+
+@pytest.mark.parametrize("reason", list(FailureReason))
+def test_the_row_says_what_the_code_does(reason: FailureReason) -> None:
+    _, what, when, again, way_out = FULL[reason.value]
+    kind = KINDS[reason]
+    assert again == kind.again.value
+    assert way_out == kind.hint
+    assert what
+    assert when
+
+
+@pytest.mark.parametrize("reason", list(FailureReason))
+def test_a_failure_says_the_way_out_and_is_repeated_as_its_kind_says(
+    reason: FailureReason,
+) -> None:
+    made = failure(reason, "something happened")
+    again = KINDS[reason].again
+    assert made.message == f"something happened ({KINDS[reason].hint})"
+    assert (made.retryable, made.repairable) == (again is Again.RETRY, again is Again.REPAIR)
+    assert type(made.reason) is str
