@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from server.agents.installation import Installation
-from server.agents.invocation import EXCLUDED_TOOLS
+from server.agents.profile import PINNED
 from server.agents.qwen_runner import QwenRunner
 from server.demo.wire import Turn
 from server.world import SystemClock
@@ -49,7 +49,7 @@ def output(here: Bench) -> bytes:
 def flags(**changes: str | None) -> list[str]:
     given = {
         "--approval-mode": "plan", "--output-format": "stream-json",
-        "--exclude-tools": ",".join(EXCLUDED_TOOLS), "--session-id": str(uuid.uuid4()),
+        "--exclude-tools": ",".join(PINNED.excluded), "--session-id": str(uuid.uuid4()),
         **changes,
     }  # fmt: skip
     return [word for name, value in given.items() for word in (name, value or "")]
