@@ -250,19 +250,12 @@ def _line(text: bytes) -> dict[str, Any]:
 async def help_flags(node: Path, cli: Path) -> set[str]:
     """Every flag that `--help` names."""
     with tempfile.TemporaryDirectory(prefix="podium-bump-") as home:
-        process = await asyncio.create_subprocess_exec(
-            str(node),
-            str(cli),
-            "--help",
-            cwd=home,
-            env={"HOME": home, "PATH": "/usr/bin:/bin", "QWEN_CODE_NO_RELAUNCH": "true"},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        async with asyncio.timeout(SECONDS):
-            out, _ = await process.communicate()
-    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", out.decode(errors="replace")))
+        places = Places(Path(home))
+        environment = {"HOME": home, "PATH": "/usr/bin:/bin", "QWEN_CODE_NO_RELAUNCH": "true"}
+        words = [str(node), str(cli), "--help"]
+        await _run(words, environment, places, cwd=places.directory, prompt="")
+        said = await asyncio.to_thread(places.stdout.read_text, "utf-8", "replace")
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", said))
 
 
 def kind_of(line: dict[str, Any]) -> str:
