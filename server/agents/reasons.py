@@ -66,6 +66,7 @@ class FailureReason(StrEnum):
     ANSWER_TOO_LONG = "answer_too_long"
     # the relay and the proof
     UNEXPECTED_REQUEST = "unexpected_request"
+    REQUEST_TOO_LARGE = "request_too_large"
     RELAY_ERROR = "relay_error"
     READ_ONLY_UNPROVEN = "read_only_unproven"
 
@@ -140,6 +141,7 @@ KINDS: Mapping[FailureReason, Kind] = {
     _REASON.ANSWER_CUT: Kind(Again.NO, "choose a larger band, or a model that says less"),
     _REASON.ANSWER_TOO_LONG: Kind(Again.NO, "choose another model"),
     _REASON.UNEXPECTED_REQUEST: Kind(Again.NO, _REINSTALL),
+    _REASON.REQUEST_TOO_LARGE: Kind(Again.NO, "review fewer files"),
     _REASON.RELAY_ERROR: Kind(Again.RETRY, "see podium's log, and report it"),
     _REASON.READ_ONLY_UNPROVEN: Kind(Again.NO, "see what writes below the data folder"),
 }

@@ -57,15 +57,24 @@ class Bench:
     async def emit(self, frames: Sequence[AgentFrame]) -> None:
         self.frames += frames
 
-    async def run(self, prompt: str = "Say yes.", *, seconds: float = 60) -> AgentResult:
+    async def run(
+        self,
+        prompt: str = "Say yes.",
+        *,
+        seconds: float = 60,
+        first_byte: float | None = None,
+        idle: float | None = None,
+        turns: int = 8,
+        tool_calls: int = 20,
+    ) -> AgentResult:
         limits = AttemptLimits(
-            turns=8,
-            tool_calls=20,
+            turns=turns,
+            tool_calls=tool_calls,
             answer_tokens=777,
             context_tokens=None,
             total_seconds=seconds,
-            first_byte_seconds=seconds,
-            idle_seconds=seconds,
+            first_byte_seconds=first_byte or seconds,
+            idle_seconds=idle or seconds,
         )
         order = AgentOrder(
             ref=AttemptRef(RunId(str(uuid.uuid4())), StepId("s"), 1),
