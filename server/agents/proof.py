@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
+import msgspec
 from msgspec import Struct
 
-from protocol.resources import Level, Proof, Receipt, SelfTest
+from flows.report.proof import gaps
+from protocol.resources import Proof, Receipt, SelfTest
 from server.agents.cage import Found
 from server.agents.introduction import Init
 from server.agents.probe import host_of
@@ -39,6 +41,13 @@ class Evidence(Struct, frozen=True, kw_only=True):
 
 def proof(evidence: Evidence) -> Receipt:
     """The receipt. It is proven only when nothing at all is missing."""
+    receipt = _seen(evidence)
+    known = evidence.init is not None and evidence.trusted
+    proven = Proof.YES if known and not gaps(receipt) else Proof.NO
+    return msgspec.structs.replace(receipt, proven=proven)
+
+
+def _seen(evidence: Evidence) -> Receipt:
     init, tests = evidence.init, evidence.tests or NOTHING_TRIED
     return Receipt(
         agent="qwen",
@@ -57,16 +66,5 @@ def proof(evidence: Evidence) -> Receipt:
         repository_before=evidence.before.repository,
         repository_after=evidence.after.repository,
         ended_at=evidence.ended_at,
-        proven=Proof.YES if _proven(evidence, tests) else Proof.NO,
-    )
-
-
-def _proven(evidence: Evidence, tests: SelfTests) -> bool:
-    outcomes = {tests.write, tests.network, tests.processes}
-    return (
-        evidence.init is not None
-        and evidence.trusted
-        and evidence.found.levels == tuple(Level)
-        and outcomes == {SelfTest.FAILED_AS_IT_MUST}
-        and evidence.before.tree == evidence.after.tree
+        proven=Proof.NO,
     )

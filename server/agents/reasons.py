@@ -66,6 +66,7 @@ class FailureReason(StrEnum):
     ANSWER_TOO_LONG = "answer_too_long"
     # the relay and the proof
     UNEXPECTED_REQUEST = "unexpected_request"
+    REQUEST_TOO_LARGE = "request_too_large"
     RELAY_ERROR = "relay_error"
     SELF_TEST_MISSING = "self_test_missing"
     READ_ONLY_UNPROVEN = "read_only_unproven"
@@ -142,6 +143,7 @@ KINDS: Mapping[FailureReason, Kind] = {
     _REASON.ANSWER_TOO_LONG: Kind(Again.NO, "choose another model"),
     _REASON.SELF_TEST_MISSING: Kind(Again.RETRY, "run `podium doctor`"),
     _REASON.UNEXPECTED_REQUEST: Kind(Again.NO, _REINSTALL),
+    _REASON.REQUEST_TOO_LARGE: Kind(Again.NO, "review fewer files"),
     _REASON.RELAY_ERROR: Kind(Again.RETRY, "see podium's log, and report it"),
     _REASON.READ_ONLY_UNPROVEN: Kind(Again.NO, "see what writes below the data folder"),
 }

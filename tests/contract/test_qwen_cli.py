@@ -60,21 +60,30 @@ class Bench:
         )
         self.endpoint = ModelEndpoint(name="d", base_url=url, api_key="the-key", model="fake")
         self.frames: list[AgentFrame] = []
+        self._open = False
 
     async def emit(self, frames: Sequence[AgentFrame]) -> None:
         self.frames += frames
 
     async def run(
-        self, prompt: str = "Say yes.", *, seconds: float = 60, answer_tokens: int = 777
+        self,
+        prompt: str = "Say yes.",
+        *,
+        seconds: float = 60,
+        first_byte: float | None = None,
+        idle: float | None = None,
+        turns: int = 8,
+        tool_calls: int = 20,
+        answer_tokens: int = 777,
     ) -> AgentResult:
         limits = AttemptLimits(
-            turns=8,
-            tool_calls=20,
+            turns=turns,
+            tool_calls=tool_calls,
             answer_tokens=answer_tokens,
             context_tokens=None,
             total_seconds=seconds,
-            first_byte_seconds=seconds,
-            idle_seconds=seconds,
+            first_byte_seconds=first_byte or seconds,
+            idle_seconds=idle or seconds,
         )
         order = AgentOrder(
             ref=AttemptRef(RunId(str(uuid.uuid4())), StepId("s"), 1),
@@ -86,7 +95,22 @@ class Bench:
             endpoint=self.endpoint,
             limits=limits,
         )
-        return await self.runner.run(order, self.emit)
+        async with self.open():
+            return await self.runner.run(order, self.emit)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """The runner started, unless it is; stopped again by whoever started it."""
+        if self._open:
+            yield
+            return
+        self._open = True
+        try:
+            await self.runner.start()
+            yield
+        finally:
+            await self.runner.stop()
+            self._open = False
 
     def processes(self) -> list[int]:
         """Living processes that carry this bench's place in their environment or arguments."""
@@ -106,11 +130,8 @@ async def bench(place: Path, *behaviours: Behaviour) -> AsyncIterator[tuple[Benc
     model = FakeModel(*behaviours)
     async with serving(model.app) as url:
         here = Bench(place, url)
-        await here.runner.start()
-        try:
+        async with here.open():
             yield here, model
-        finally:
-            await here.runner.stop()
 
 
 async def test_the_agent_is_offered_three_tools_and_delivers(tmp_path: Path) -> None:
@@ -251,7 +272,6 @@ async def test_nothing_outlives_a_killed_server(tmp_path: Path, contained: bool)
 
 async def attempt_of_a_server(place: Path, url: str, contained: str) -> None:
     here = Bench(place, url, contained=contained == "True", data="its-data")
-    await here.runner.start()
     await here.run()
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from server.agents.installation import Installation
 from server.agents.profile import PINNED
-from server.agents.qwen_runner import QwenRunner
+from server.agents.qwen_runner import Guards, QwenRunner
 from server.demo.wire import Turn
 from server.world import SystemClock
 from tests.contract.test_qwen_cli import SCHEMA, TOOLS, Bench, bench
@@ -27,12 +27,15 @@ pytestmark = pytest.mark.timeout(60)
 NOBODY = "http://127.0.0.1:1/v1"
 
 
-def standing_in(place: Path, *scripts: Script, url: str = NOBODY) -> Bench:
-    """The real runner with the stand-in."""
+def standing_in(place: Path, *scripts: Script, url: str = NOBODY, contained: bool = False) -> Bench:
+    """The real runner with the stand-in; by itself it is where it can do harm."""
     here = Bench(place, url)
-    installed = stand_in.install(place / "stand-in", *scripts)
     here.runner = QwenRunner(
-        place / "data", clock=SystemClock(), keep_attempts=True, installed=installed
+        place / "data",
+        clock=SystemClock(),
+        guards=Guards(contained=contained),
+        keep_attempts=True,
+        installed=stand_in.install(place / "stand-in", *scripts),
     )
     return here
 

@@ -20,7 +20,7 @@ ROWS = [
 NAMED = [row[0].strip("| `") for row in ROWS]
 FULL = {row[0].strip("| `"): row for row in ROWS if len(row) == 5}
 
-RAISERS = re.compile(r"^(AgentFailure|AgentUnavailable|Fault|Refusal|_\w*Error|_?fail(ure)?)$")
+RAISERS = re.compile(r"^(AgentFailure|AgentUnavailable|Fault|_\w*Error|_?fail(ure)?)$")
 """What takes a reason in `server/`: the two types, and the helpers that lead to them."""
 NAME = re.compile(r"[a-z]+(_[a-z]+)*")
 
@@ -64,12 +64,11 @@ def test_a_reason_that_is_forgotten_is_found() -> None:
 AgentFailure(reason="new_one", message="reason")
 raise AgentUnavailable("new_two", "a sentence", hint="x")
 self._fail("new_three", f"{x}")
-Refusal(403, "new_four", why)
 raise _RefusedError("new_five", "a sentence")
 Fault("new_six", seen)
 put_back(reason="new_seven")
 """
-    assert len(set(written_out(source))) == 7
+    assert len(set(written_out(source))) == 6
 
 
 @pytest.mark.parametrize("reason", list(FailureReason))
