@@ -81,6 +81,8 @@ class Relay:
             await asyncio.wait(set(self._state.tasks), timeout=STOP_SECONDS)
         for client in self._clients.values():
             await client.aclose()
+        self._servers.clear()
+        self._clients.clear()
         await asyncio.to_thread(self._close)
 
     async def __aenter__(self) -> Self:
@@ -127,6 +129,7 @@ class Relay:
     def _close(self) -> None:
         for listener in self._listeners:
             listener.close()
+        self._listeners.clear()
         if self.socket is not None:
             self.socket.unlink(missing_ok=True)
 
