@@ -372,6 +372,8 @@ async def test_a_stop_with_stuck_agents_does_not_hang(
         async with asyncio.timeout(10):
             await paused.wait()
             await bench.relay.stop()
+            while bench.relay._state.connections:
+                await asyncio.sleep(0)
         writer.close()
         assert bench.given.closed
         assert not (tmp_path / "relay" / "relay.sock").exists()
@@ -451,12 +453,15 @@ async def test_an_endpoint_that_never_hangs_up_does_not_hold_the_answer(tmp_path
         await bench.given.close()
 
 
-async def test_after_a_failure_nothing_goes_out_and_nobody_waits_for_ever(tmp_path: Path) -> None:
+@pytest.mark.parametrize("body", [None, b"{"], ids=["good", "bad"])
+async def test_after_a_failure_nothing_goes_out_and_nobody_waits_for_ever(
+    tmp_path: Path, body: object
+) -> None:
     model = FakeModel(answers(401, b"{}"), says("too late"))
     async with serving(model.app) as url, relaying(tmp_path, url) as bench:
         first = asyncio.create_task(bench.ask())
         await bench.failed()
-        second = asyncio.create_task(bench.ask())
+        second = asyncio.create_task(bench.ask(body))
         await bench.clock.sleeper(2)
         assert not first.done()
         assert not second.done()
