@@ -70,15 +70,17 @@ class Relay:
             raise
 
     async def stop(self) -> None:
-        """Close every pass, cut every connection, and free both doors. Takes 2 s at most for each
-        pass whose requests do not let go; may be called again."""
+        """Close every pass, cut every connection, and free both doors. Takes 4 s at most, where
+        requests do not let go; may be called again."""
         for server in self._servers:
             server.close()
         await asyncio.gather(*(given.close() for given in list(self._passes.values())))
         for connection in list(self._state.connections):
             connection.transport.abort()
         if self._state.tasks:
-            await asyncio.wait(set(self._state.tasks), timeout=STOP_SECONDS)
+            _, left = await asyncio.wait(set(self._state.tasks), timeout=STOP_SECONDS)
+            for task in left:
+                task.cancel()
         for client in self._clients.values():
             await client.aclose()
         self._servers.clear()

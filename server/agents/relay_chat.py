@@ -111,7 +111,6 @@ class _Answer:
         admission = exchange.found.admission
         self._exchange = exchange
         self._asked = asked
-        self._counted = False
         self._meter = Meter(
             answer_bytes=admission.answer_bytes, must_deliver=must_deliver(asked, admission)
         )
@@ -130,7 +129,9 @@ class _Answer:
             if meter.finish_reason is None:
                 raise self._trouble(upstream.broken(error, events=meter.events)) from None
         finally:
-            self._count()
+            # Nothing waits between the agent's last bytes and this: its next request finds the
+            # sums right.
+            self._exchange.found.count(self._asked, meter)
         if fault := meter.end():
             raise self._trouble(fault)
         await self._exchange.finish()
@@ -143,14 +144,6 @@ class _Answer:
             found.sign()
         if fault is not None:
             raise self._trouble(fault)
-        if meter.done:
-            # Before the agent has the end: its next request must find the sums right.
-            self._count()
-
-    def _count(self) -> None:
-        if not self._counted:
-            self._counted = True
-            self._exchange.found.count(self._asked, self._meter)
 
     def _trouble(self, fault: Fault) -> Trouble:
         return Trouble(by_fault(fault, self._exchange.found.admission.endpoint))

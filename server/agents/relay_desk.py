@@ -13,10 +13,7 @@ from server.agents.relay_chat import Chat
 from server.agents.relay_exchange import Exchange, Gone, answer_json, refused
 from server.agents.relay_pass import Pass
 from server.agents.relay_rules import Refusal, SelfTests
-from server.logs import logger
 from server.ports import AgentFailure
-
-log = logger(__name__)
 
 CHAT_ROUTE, SELF_TEST_ROUTE = b"/v1/chat/completions", b"/podium/self-test"
 SELF_TEST_LIMIT = 4096

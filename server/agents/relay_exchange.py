@@ -34,12 +34,9 @@ class Exchange:
 
     async def body(self, limit: int) -> bytes | Refusal:
         """The whole request body. Raises Gone."""
-        parts, size, more = [], _declared(self.scope), True
-        if size > limit:
-            return _too_large(limit)
+        parts, size, more = [], 0, True
         try:
             async with asyncio.timeout(BODY_SECONDS):
-                size = 0
                 while more:
                     message = await self._receive()
                     if message["type"] == "http.disconnect":
@@ -107,11 +104,6 @@ async def answer_json(send: Send, status: int, body: bytes) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": HTTPStatus(status), "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-def _declared(scope: Scope) -> int:
-    """The announced size; the server has checked that it is a number."""
-    return max((int(v) for k, v in scope["headers"] if k == b"content-length"), default=0)
 
 
 def _too_large(limit: int) -> Refusal:

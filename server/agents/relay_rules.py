@@ -94,7 +94,7 @@ def check(body: bytes, admission: Admission) -> Asked | Refusal:
     try:
         request = _parse(body)
         _check_fields(request, _FIELDS, "the request")
-        _check_model(request, admission)
+        _check_terms(request, admission)
         tools = frozenset(_tool_names(request.get("tools")))
         if beyond := sorted(tools - admission.tools):
             why = f"the agent offers tools that it must not have: {', '.join(beyond)[:200]}"
@@ -184,7 +184,7 @@ def _check_fields(value: object, allowed: frozenset[str], what: str) -> dict[str
     return value
 
 
-def _check_model(request: dict[str, Any], admission: Admission) -> None:
+def _check_terms(request: dict[str, Any], admission: Admission) -> None:
     if request.get("model") != admission.endpoint.model:
         raise _RefusedError("unexpected_request", "the request names another model", status=403)
     if request.get("stream") is not True:

@@ -220,6 +220,45 @@ async def test_a_body_without_an_announced_size_has_the_same_limit(tmp_path: Pat
         assert answer.status_code == 413
 
 
+async def half_a_request(relay: Relay, token: str) -> tuple[asyncio.StreamReader, Any]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(relay.url).port)
+    writer.write(
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %s\r\n"
+        b"content-length: 100\r\n\r\n{" % token.encode()
+    )
+    return reader, writer
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.agents.relay_exchange.BODY_SECONDS", 0.01)
+    async with relaying(tmp_path, "http://127.0.0.1:9/v1") as bench:
+        reader, writer = await half_a_request(bench.relay, bench.given.token)
+        assert b" 408 " in await reader.readline()
+        assert (await bench.failed()).reason == "unexpected_request"
+        writer.close()
+
+
+@pytest.mark.parametrize("how", ["hangs up", "is closed"])
+async def test_an_end_in_the_middle_of_a_body(tmp_path: Path, how: str) -> None:
+    async with relaying(tmp_path, "http://127.0.0.1:9/v1") as bench:
+        reader, writer = await half_a_request(bench.relay, bench.given.token)
+        async with asyncio.timeout(10):
+            while not bench.given._flights:
+                await asyncio.sleep(0)
+            if how == "hangs up":
+                writer.close()
+            else:
+                await bench.given.close()
+                assert b" 503 " in await reader.readline()
+                writer.close()
+            while bench.given._flights:
+                await asyncio.sleep(0)
+        assert bench.given.failure is None
+        assert bench.given.requests == 0
+
+
 async def test_the_budget_of_requests(tmp_path: Path) -> None:
     model = FakeModel(streams(STOP))
     async with serving(model.app) as url, relaying(tmp_path, url, requests=2) as bench:
@@ -372,6 +411,8 @@ async def test_a_stop_with_stuck_agents_does_not_hang(
         async with asyncio.timeout(10):
             await paused.wait()
             await bench.relay.stop()
+            while bench.relay._state.connections:
+                await asyncio.sleep(0)
         writer.close()
         assert bench.given.closed
         assert not (tmp_path / "relay" / "relay.sock").exists()
@@ -451,12 +492,15 @@ async def test_an_endpoint_that_never_hangs_up_does_not_hold_the_answer(tmp_path
         await bench.given.close()
 
 
-async def test_after_a_failure_nothing_goes_out_and_nobody_waits_for_ever(tmp_path: Path) -> None:
+@pytest.mark.parametrize("body", [None, b"{"], ids=["good", "bad"])
+async def test_after_a_failure_nothing_goes_out_and_nobody_waits_for_ever(
+    tmp_path: Path, body: object
+) -> None:
     model = FakeModel(answers(401, b"{}"), says("too late"))
     async with serving(model.app) as url, relaying(tmp_path, url) as bench:
         first = asyncio.create_task(bench.ask())
         await bench.failed()
-        second = asyncio.create_task(bench.ask())
+        second = asyncio.create_task(bench.ask(body))
         await bench.clock.sleeper(2)
         assert not first.done()
         assert not second.done()

@@ -100,6 +100,7 @@ STREAMS = [
     WHOLE.replace(b"\n", b"\r"),
     b": a comment\r\n\r\n" + WORDS + b"\r" + STOP,
     b'data: {"choices":\ndata: []}\n\n' + WHOLE,
+    b'data: {"choices":\r\ndata: []}\r\n\r\n' + WHOLE,
     WORDS + b"data: broken\r\n\r\n" + STOP,
     WORDS + said({}, finish="length") + DONE,
     WORDS * 200,
