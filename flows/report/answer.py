@@ -32,7 +32,7 @@ def headline(draft: Draft) -> str:
     A model whose citations fail, a run that ended short and the demo model are named before
     anything else.
     """
-    label = f"{DEMO_LABEL}. " if draft.plan.endpoint.demo else ""
+    label = f"{DEMO_LABEL}. " if draft.plan.demo else ""
     if draft.unsuitable:
         found, total = draft.found_citations, draft.citations.total
         return f"{label}Model unsuitable: {found} of {total} citations verified"

@@ -58,7 +58,7 @@ async def test_a_good_endpoint_is_asked_once_and_the_demo_is_labelled() -> None:
         first = await prober.probe(endpoint(url))
         assert await prober.probe(endpoint(url)) is first
         unnamed = await prober.probe(endpoint(url, model=""))
-    assert len(model.requests) == 2
+    assert len(model.requests) == 4, "two calls for each of two models"
     assert first.public.demo
     assert unnamed.public.model == MODEL, "without a model, the endpoint's first"
 
