@@ -22,7 +22,7 @@ class Added(StrEnum):
 def section(name: str, fields: Mapping[str, str | bool]) -> str:
     """The table of an endpoint."""
     # A JSON string is a TOML string, but for what no name of a model has.
-    lines = [f"{key} = {json.dumps(value)}" for key, value in fields.items()]
+    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in fields.items()]
     return "\n".join([f"[endpoints.{name}]", *lines, ""])
 
 
@@ -35,16 +35,22 @@ def add_endpoint(path: Path, name: str, fields: Mapping[str, str | bool]) -> Add
     path = path.resolve()
     old = path.read_bytes().decode("utf-8", "replace") if path.exists() else ""
     text = f"{old.rstrip()}\n\n" * bool(old.strip()) + section(name, fields)
-    try:
-        before, after = tomllib.loads(old), tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
+    before, after = _parsed(old), _parsed(text)
+    if before is not None and _named(before.get("endpoints"), fields):
+        return Added.THERE
+    if before is None or "endpoints" in before:
         return Added.BY_HAND
-    if "endpoints" in before:
-        return Added.THERE if _named(before["endpoints"], fields) else Added.BY_HAND
     if after != {**before, "endpoints": {name: dict(fields)}}:
         return Added.BY_HAND
     _replace(path, text.encode())
     return Added.WRITTEN
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return None
 
 
 def _named(endpoints: Any, fields: Mapping[str, str | bool]) -> bool:

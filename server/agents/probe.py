@@ -85,17 +85,17 @@ class Prober:
                 f"{host} did not answer the probe in {self._seconds:.0f} s",
                 hint="give it more time with probe_seconds in the settings",
             )
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-            return AgentUnavailable(
-                "endpoint_unreachable",
-                f"no model answers at {host}: {error}",
-                hint="start the model server, or correct its base URL (it ends with /v1)",
-            )
         except msgspec.DecodeError as error:
             return AgentUnavailable(
                 "endpoint_error",
                 f"what {host} answers is not what a model's endpoint says: {error}",
                 hint="correct its base URL (it ends with /v1), or see its own log",
+            )
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            return AgentUnavailable(
+                "endpoint_unreachable",
+                f"no model answers at {host}: {error}",
+                hint="start the model server, or correct its base URL (it ends with /v1)",
             )
 
 
