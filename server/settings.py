@@ -335,7 +335,7 @@ class _Conversion:
         for key, value in values.items():
             if key not in known:
                 listed = ", ".join(sorted(known))
-                self._note(f"{place}{key}", f"unknown key `{key}` (known: {listed})")
+                self._note(f"{place}{key}", f"unknown key (known: {listed})")
             elif key in TABLES and not place:
                 good[key] = self._table(TABLES[key], value, key)
             else:
