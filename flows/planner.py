@@ -60,7 +60,7 @@ def plan(
     roster = choose(flow, invocation, band, present)
     _require_somebody(roster)
     scope = _scope(flow, situation, caps)
-    steps = _planned_steps(flow, roster, scope, caps)
+    steps = [_with_model(step, situation) for step in _planned_steps(flow, roster, scope, caps)]
     decided = FlowPlan(
         plan_id=PlanId(""),
         project_id=situation.project_id,
@@ -197,6 +197,14 @@ def _planned(step: Step, index: int | None, files: list[str], needs: list[StepId
     )
 
 
+def _with_model(step: PlannedStep, situation: Situation) -> PlannedStep:
+    """Freeze the endpoint of a role whose model is not the plan's."""
+    own = situation.roles.get(step.role) if step.role is not None else None
+    if own is None or own.endpoint == situation.endpoint:
+        return step
+    return msgspec.structs.replace(step, endpoint=own.endpoint)
+
+
 def _used(hashes: Mapping[str, str], steps: list[PlannedStep]) -> dict[str, str]:
     """The hashes of what the plan uses: its outputs, its briefs and the shared briefs."""
     templates = {step.brief for step in steps} | {step.output for step in steps}
@@ -212,18 +220,27 @@ def _used(hashes: Mapping[str, str], steps: list[PlannedStep]) -> dict[str, str]
 
 def _require_room(decided: FlowPlan, situation: Situation) -> None:
     """Refuse what would fail in the model: an agent that overflows its window only costs time."""
-    if situation.context_tokens is None:
-        return
     agents = [step for step in decided.steps if step.kind is StepKind.AGENT]
-    needed, step = max((_tokens(it, decided, situation.diff), it.id) for it in agents)
-    if needed > situation.context_tokens:
+    short = []
+    for step in agents:
+        window = _window(step, situation)
+        needed = _tokens(step, decided, situation.diff)
+        if window is not None and needed > window:
+            short.append((needed, step.id, decided.endpoint_of(step).model, window))
+    if short:
+        needed, step_id, model, window = max(short)
         raise ProtocolError(
             ErrorCode.BAD_ARGUMENTS,
-            f"step {step} needs about {needed} tokens and {decided.endpoint.model} has"
-            f" {situation.context_tokens}",
+            f"step {step_id} needs about {needed} tokens and {model} has {window}",
             field="model",
             hint=f"use a model with a window of {needed} tokens or more, or name fewer files",
         )
+
+
+def _window(step: PlannedStep, situation: Situation) -> int | None:
+    """The window of the step's own model."""
+    own = situation.roles.get(step.role) if step.endpoint and step.role else None
+    return own.context_tokens if own else situation.context_tokens
 
 
 def _tokens(step: PlannedStep, decided: FlowPlan, diff: Mapping[str, str]) -> int:

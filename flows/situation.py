@@ -9,6 +9,13 @@ from protocol.ids import ProjectId
 from protocol.plan import Endpoint, ScopeFile, Tree
 
 
+class RoleModel(Struct, frozen=True, kw_only=True):
+    """The model that the settings give one role."""
+
+    endpoint: Endpoint
+    context_tokens: int | None
+
+
 class Situation(Struct, frozen=True, kw_only=True):
     """The pinned tree, the files in scope before any cap, and where the model answers."""
 
@@ -26,3 +33,5 @@ class Situation(Struct, frozen=True, kw_only=True):
     """The patch of each changed path; empty when no change is under review."""
     context_tokens: int | None = None
     """The model's window; None when nobody knows it."""
+    roles: Mapping[str, RoleModel] = {}
+    """The roles that have a model of their own."""

@@ -12,7 +12,16 @@ from protocol.errors import ErrorCode
 from protocol.ids import Gen, ProjectId, RunId, Seq, StepId
 from protocol.plan import FlowPlan
 from protocol.report import Coverage, Finding
-from protocol.resources import FlowInfo, IndexRow, Receipt, Run, Totals, Usage
+from protocol.resources import (
+    FlowInfo,
+    IndexRow,
+    ModelInfo,
+    Queue,
+    Receipt,
+    Run,
+    Totals,
+    Usage,
+)
 from protocol.states import RunStatus, StepStatus
 
 
@@ -71,6 +80,8 @@ class FlowRunStepStatus(StepFrame, frozen=True, kw_only=True, tag="flow_run_step
     usage: Usage | None = None
     session_id: str | None = None
     reused: bool = False
+    queue: Queue | None = None
+    """Of a queued step that has to wait: for what, and in which place."""
 
 
 class FlowRunStepDelta(StepFrame, frozen=True, kw_only=True, tag="flow_run_step_delta"):
@@ -187,6 +198,7 @@ class FlowRunAck(Control, frozen=True, kw_only=True, tag="flow_run_ack"):
     outcome: str | None = None
     plan: FlowPlan | None = None
     flows: list[FlowInfo] | None = None
+    models: list[ModelInfo] | None = None
 
 
 class FlowRunError(Control, frozen=True, kw_only=True, tag="flow_run_error"):

@@ -113,6 +113,19 @@ class SignalHits(Struct, frozen=True, kw_only=True):
     examples: list[str]
 
 
+class Endpoint(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where the model answers. Never holds a key."""
+
+    name: str
+    host: str
+    model: str
+    """As the endpoint calls it."""
+    known_as: str = ""
+    """The model's name in the settings; empty when it is the endpoint's own name."""
+    demo: bool = False
+    """The scripted demo model: not a review."""
+
+
 class PlannedStep(Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: StepId
     kind: StepKind
@@ -141,16 +154,8 @@ class PlannedStep(Struct, frozen=True, kw_only=True, omit_defaults=True):
     retries: int = 2
     quorum: int | None = None
     """How many of `needs` must have completed; None means none has to when `when` is `always()`."""
-
-
-class Endpoint(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Where the model answers. Never holds a key."""
-
-    name: str
-    host: str
-    model: str
-    demo: bool = False
-    """The scripted demo model: not a review."""
+    endpoint: Endpoint | None = None
+    """Of its role, where the settings give the role a model of its own; None is the plan's."""
 
 
 class FlowPlan(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -174,4 +179,19 @@ class FlowPlan(Struct, frozen=True, kw_only=True, omit_defaults=True):
     hashes: dict[str, str]
     """Of every brief and output schema the plan uses, by name."""
     endpoint: Endpoint
+    """Of every step that has none of its own."""
     warnings: list[str] = []
+
+    def endpoint_of(self, step: PlannedStep) -> Endpoint:
+        """Where the model of a step answers."""
+        return step.endpoint or self.endpoint
+
+    @property
+    def role_endpoints(self) -> dict[str, Endpoint]:
+        """The endpoint of each role that has one of its own, in plan order."""
+        return {step.role: step.endpoint for step in self.steps if step.role and step.endpoint}
+
+    @property
+    def demo(self) -> bool:
+        """Whether any step is the scripted demo model's."""
+        return self.endpoint.demo or any(it.demo for it in self.role_endpoints.values())

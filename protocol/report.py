@@ -6,6 +6,7 @@ from typing import Any
 from msgspec import Struct
 
 from protocol.ids import StepId
+from protocol.plan import Endpoint
 
 
 class Severity(StrEnum):
@@ -235,6 +236,8 @@ class Report(Struct, frozen=True, kw_only=True, omit_defaults=True):
     endpoint: str
     demo: bool
     """Made by the scripted demo model: not a review."""
+    role_endpoints: dict[str, Endpoint] = {}
+    """Where the model of each role answered that had one of its own."""
     counts: dict[str, int]
     """Findings that stand, by severity."""
     citations: Citations

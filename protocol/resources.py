@@ -109,6 +109,37 @@ class FlowInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The input that REST's `question` feeds."""
 
 
+class ModelInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A model that the asking user may name in a launch."""
+
+    name: str
+    host: str
+    model: str = ""
+    """As its endpoint calls it; left out while nobody has asked the endpoint."""
+    default: bool = False
+    """Used when a launch names none."""
+
+
+class Limit(StrEnum):
+    """What a queued step may wait for."""
+
+    RUN_PARALLEL = "run_parallel"
+    """Its own run has as many agents at work as its band allows."""
+    ENDPOINT_SLOTS = "endpoint_slots"
+    """The model's endpoint serves as many agents as it can."""
+    HOST_MEMORY = "host_memory"
+    """The machine has no memory for another agent."""
+
+
+class Queue(Struct, frozen=True, kw_only=True):
+    """Where a waiting step stands. `place` 1 is served next."""
+
+    limit: Limit
+    place: int
+    host: str
+    """Of the model that it waits for."""
+
+
 class Containment(StrEnum):
     NONE = "none"
     BUBBLEWRAP = "bubblewrap"

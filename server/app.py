@@ -15,22 +15,24 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flows import registry
 from server import __version__
-from server.agents.qwen_runner import QwenRunner
+from server.agent import agent_of
 from server.agents.trees import PinnedTrees
 from server.channel.commands import Commands
 from server.channel.hub import MemoryHub
 from server.channel.websocket import Channel
+from server.endpoints import models_of, roles_of
+from server.guards import unknown_roles
 from server.http.answers import json
 from server.http.rest import Rest
 from server.http.sign_in import SignIn, allowed_hosts, allowed_origins
 from server.logs import logger
-from server.ports import AgentRunner, AgentUnavailable, Clock, Ids, ModelEndpoint
+from server.memory import available_memory
+from server.ports import AgentRunner, AgentUnavailable, Clock, Ids
 from server.runs.housekeeping import keep_house
 from server.runs.launch import Launcher
 from server.runs.rooms import Clocks, Rooms
 from server.runs.runner import Runner
-from server.runs.slots import Slots
-from server.settings import EndpointSettings, Settings
+from server.settings import Settings, SettingsError
 from server.stores.sqlite import SqliteStore
 from server.world import RandomIds, SystemClock
 
@@ -58,20 +60,19 @@ async def opened(
 ) -> AsyncIterator[Podium]:
     """Open the store, go on with every unfinished run, and close in the reverse order.
 
-    `agent` None is the pinned qwen. Raises ProtocolError when a project cannot be used, and
-    StoreError when the store cannot.
+    `agent` None is the pinned qwen. Raises SettingsError when a role of the settings is none,
+    ProtocolError when a project cannot be used, and StoreError when the store cannot.
     """
     clock: Clock = SystemClock()
     ids: Ids = RandomIds()
     hub = MemoryHub()
-    agent = agent or QwenRunner(
-        settings.directory,
-        clock=clock,
-        probe_seconds=settings.probe_seconds,
-        keep_attempts=settings.keep_attempts,
-    )
+    agent = agent or agent_of(settings, clock=clock)
     trees = PinnedTrees(await asyncio.to_thread(settings.directory.resolve))
     catalogue = await asyncio.to_thread(registry.load)
+    misnamed = unknown_roles(settings, roles_of(catalogue))
+    if misnamed:
+        raise SettingsError(misnamed)
+    models = models_of(settings, agent, memory=await asyncio.to_thread(available_memory))
     boot_id = await asyncio.to_thread(_boot_id)
     # Its tables are read from disk at first use, which would be in the middle of a request.
     await asyncio.to_thread(mimetypes.init)
@@ -91,8 +92,7 @@ async def opened(
             catalogue=catalogue,
             clock=clock,
             ids=ids,
-            slots=Slots(1),
-            endpoint=_endpoint(settings.endpoint),
+            models=models,
             clocks=Clocks(settings.first_byte_seconds, settings.idle_seconds),
         )
         stack.push_async_callback(agent.stop)
@@ -194,20 +194,9 @@ async def _agent_state(rooms: Rooms) -> dict[str, object]:
         version = await rooms.agent.check()
     except AgentUnavailable as error:
         return {"available": False, "reason": error.reason, "hint": error.hint}
-    if rooms.endpoint is None:
+    if rooms.models.none:
         return {"available": False, "reason": "no_endpoint", "hint": "run `podium setup`"}
     return {"available": True, "version": version}
-
-
-def _endpoint(settings: EndpointSettings | None) -> ModelEndpoint | None:
-    if settings is None:
-        return None
-    return ModelEndpoint(
-        name="default",
-        base_url=settings.base_url.rstrip("/"),
-        api_key=settings.api_key,
-        model=settings.model,
-    )
 
 
 def _boot_id() -> str:

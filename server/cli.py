@@ -81,6 +81,11 @@ project_option = click.option(
 url_option = click.option(
     "--url", metavar="URL", help="A podium server; its token comes from PODIUM_TOKEN."
 )
+containment_option = click.option(
+    "--containment",
+    type=click.Choice(["auto", "required", "off"]),
+    help="How agents are contained [auto]. `off` only for one user on this machine.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Frames as JSON lines.")
 
 
@@ -102,6 +107,7 @@ def main() -> None:
 @click.option("--host", help="Address to listen on [127.0.0.1].")
 @click.option("--port", type=int, help="Port to listen on; 0 takes a free one [8765].")
 @data_option
+@containment_option
 @click.option("--project", "projects", metavar="PATH", multiple=True, help="Register a project.")
 @click.option("--with-parent", is_flag=True, hidden=True)
 @asynchronous
@@ -109,6 +115,7 @@ async def serve(
     host: str | None,
     port: int | None,
     data: str | None,
+    containment: str | None,
     projects: tuple[str, ...],
     *,
     with_parent: bool,
@@ -120,7 +127,7 @@ async def serve(
     """
     from server.serve import serve as serve_until_stopped
 
-    chosen = loaded(host=host, port=port, data=data)
+    chosen = loaded(host=host, port=port, data=data, containment=containment)
     return await serve_until_stopped(chosen, projects=projects, with_parent=with_parent)
 
 
@@ -130,6 +137,7 @@ async def serve(
 @url_option
 @data_option
 @json_option
+@containment_option
 @click.option("--key", help="Idempotency key: the same key is the same run.")
 @click.option("--fail-on", type=click.Choice(SEVERITIES), help="Exit 1 when a finding reaches it.")
 @click.option("--demo", is_flag=True, help="Use the scripted demo model (not a review).")
@@ -148,7 +156,7 @@ async def run(command: str, **options: Any) -> int:
     """
     from server.running import RunOptions, run_command
 
-    chosen = loaded(data=options.pop("data"))
+    chosen = loaded(data=options.pop("data"), containment=options["containment"])
     return await run_command(chosen, command, RunOptions(**options))
 
 

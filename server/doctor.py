@@ -3,16 +3,23 @@
 import asyncio
 import shutil
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import NamedTuple
 
 from rich.console import Console
 
+from flows import registry
+from server.agent import agent_of
 from server.agents.installation import find_node
 from server.agents.qwen_runner import QwenRunner
+from server.endpoints import configured, describe, models_of, place, roles_of, uses
+from server.guards import unknown_roles
 from server.local import running_server
-from server.ports import AgentUnavailable, ModelEndpoint
+from server.memory import available_memory
+from server.ports import AgentUnavailable
+from server.runs.models import Model, Models
 from server.settings import Settings, default_file
+from server.terminal import clean
 from server.world import SystemClock
 
 UNAVAILABLE = 4
@@ -31,7 +38,7 @@ class Finding(NamedTuple):
 
 async def examine(console: Console, settings: Settings) -> int:
     """Print every finding; 0 when an agent can start, else 4."""
-    agent = QwenRunner(settings.directory, clock=SystemClock())
+    agent = agent_of(settings, clock=SystemClock())
     checks: list[Callable[[], Awaitable[Finding]]] = [
         _python,
         _git,
@@ -40,17 +47,25 @@ async def examine(console: Console, settings: Settings) -> int:
         _bubblewrap,
         lambda: _data(settings),
         lambda: _server(settings),
-        lambda: _endpoint(agent, settings),
     ]
     well = True
     for check in checks:
-        finding = await check()
-        mark = "✓" if finding.well else "✗" if finding.required else "–"
-        console.print(f"{mark} {finding.name}: {finding.says}", markup=False, highlight=False)
-        if finding.hint and not finding.well:
-            console.print(f"    → {finding.hint}", markup=False, highlight=False)
-        well &= finding.well or not finding.required
+        well &= show(console, await check())
+    async for finding in tried_models(agent, settings):
+        well &= show(console, finding)
     return 0 if well else UNAVAILABLE
+
+
+def show(console: Console, finding: Finding) -> bool:
+    """Print a finding; False when it keeps podium from working."""
+    mark = "✓" if finding.well else "✗" if finding.required else "–"
+    lines = [f"{mark} {finding.name}: {finding.says}"]
+    if finding.hint and not finding.well:
+        lines.append(f"    → {finding.hint}")
+    for line in lines:
+        # An endpoint chooses the names of its models.
+        console.print(clean(line), markup=False, highlight=False, soft_wrap=True)
+    return finding.well or not finding.required
 
 
 async def _python() -> Finding:
@@ -105,22 +120,25 @@ async def _server(settings: Settings) -> Finding:
     return Finding("server", place is not None, says, required=False)
 
 
-async def _endpoint(agent: QwenRunner, settings: Settings) -> Finding:
-    """The endpoint, tried as an agent would use it."""
-    chosen = settings.endpoint
-    if chosen is None:
-        return Finding("endpoint", False, f"none in {default_file()}", "podium setup")
-    endpoint = ModelEndpoint(
-        name="default",
-        base_url=chosen.base_url.rstrip("/"),
-        api_key=chosen.api_key,
-        model=chosen.model,
-    )
+async def tried_models(agent: QwenRunner, settings: Settings) -> AsyncIterator[Finding]:
+    """Every model of the settings, tried as an agent would use it, and the roles that use one."""
+    if not settings.endpoints:
+        yield Finding("endpoint", False, f"none in {default_file()}", "podium setup")
+    memory = await asyncio.to_thread(available_memory)
+    models = models_of(settings, agent, memory=memory)
+    for model in configured(settings):
+        yield await _model(models, model, settings)
+    catalogue = await asyncio.to_thread(registry.load)
+    for problem in unknown_roles(settings, roles_of(catalogue)):
+        yield Finding("roles", False, problem)
+
+
+async def _model(models: Models, model: Model, settings: Settings) -> Finding:
+    """One model; without it some launch cannot run when it is the default or a role's."""
+    used = uses(settings, model.name)
+    name = f"model {model.name}" + (f" ({', '.join(used)})" if used else "")
     try:
-        probe = await agent.probe(endpoint)
+        return Finding(name, True, describe(await models.ready(model)))
     except AgentUnavailable as error:
-        return Finding("endpoint", False, error.message, error.hint)
-    demo = ", the scripted demo model: not a review" if probe.public.demo else ""
-    window = f", {probe.context_tokens} tokens" if probe.context_tokens else ""
-    says = f"{probe.public.model} at {probe.public.host}, {probe.slots} slots{window}{demo}"
-    return Finding("endpoint", True, says)
+        says = f"{place(model)}: {error.message}"
+        return Finding(name, False, says, error.hint, required=bool(used))

@@ -24,6 +24,8 @@ class ServerFile(Struct, frozen=True, kw_only=True):
     url: str
     token: str
     pid: int
+    containment: str = ""
+    """As its settings say."""
 
     def write(self, directory: Path) -> None:
         path = directory / "server.json"

@@ -248,6 +248,10 @@ class Store(Protocol):
         """Add frames of a running attempt to the log."""
         ...
 
+    async def tell_waiting(self, ref: AttemptRef, frames: Sequence[StoredFrame]) -> None:
+        """Add notices about a queued step to the log; `ref` names its latest attempt."""
+        ...
+
     async def change_run(
         self, run_id: RunId, status: RunStatus, frames: Sequence[StoredFrame]
     ) -> bool:
@@ -356,6 +360,8 @@ class Probe(Struct, frozen=True, kw_only=True):
     """How many agents it serves at once."""
     context_tokens: int | None
     """The model's window, when the endpoint tells."""
+    prefill_seconds_per_token: float | None = None
+    """How long it takes to read a prompt, measured; None when nothing was."""
 
 
 class AgentUnavailable(Exception):
@@ -376,9 +382,13 @@ class AttemptLimits(Struct, frozen=True, kw_only=True):
     total_seconds: float
     """From spawn, all of it."""
     first_byte_seconds: float
-    """From spawn to the first sign of the model."""
+    """From spawn to the first sign of the model. It has its slot by then: waiting behind our own
+    agents is over, and does not count."""
     idle_seconds: float
     """Between two signs of life."""
+    prefill_seconds: float = 0.0
+    """How long the model should take to read the prompt, by measurement: silence up to here is
+    reading, and no stall. 0 when nobody knows."""
 
 
 class AgentOrder(Struct, frozen=True, kw_only=True):

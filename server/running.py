@@ -25,7 +25,7 @@ from server.cli import USAGE, Fault, project_root
 from server.client import Client
 from server.demo.process import DemoProcess
 from server.local import ServerFile, own_server, running_server
-from server.settings import Settings
+from server.settings import Settings, default_file
 from server.terminal import (
     EXIT_CODES,
     FrameLines,
@@ -46,6 +46,7 @@ class RunOptions(NamedTuple):
     demo: bool
     demo_if_unconfigured: bool
     keep_serving: bool
+    containment: str | None = None
 
 
 async def find_server(settings: Settings, url: str | None) -> Client:
@@ -172,11 +173,12 @@ async def _server(
 ) -> AsyncIterator[tuple[Client, ServerFile | None]]:
     """The server to use: the given one, the one that runs, or one started for this command."""
     async with AsyncExitStack() as stack:
+        place = await running_server(settings.directory) if options.url is None else None
+        _require_containment(settings, options, place)
         if options.url is not None:
             client = await find_server(settings, options.url)
             yield await stack.enter_async_context(client), None
             return
-        place = await running_server(settings.directory)
         if place is None:
             environment = await _environment(settings, options, stack)
             place = await stack.enter_async_context(own_server(settings.directory, environment))
@@ -184,21 +186,39 @@ async def _server(
         yield client, place
 
 
+def _require_containment(settings: Settings, options: RunOptions, place: ServerFile | None) -> None:
+    """Refuse to use a server that contains its agents in another way than this command was told."""
+    if options.url is not None:
+        told, known = options.containment, ""
+    else:
+        here = settings.source("containment") not in (str(default_file()), "the defaults")
+        told = settings.containment if here and place is not None else None
+        known = place.containment if place is not None else ""
+    if told is not None and told != known:
+        raise Fault(
+            f"containment is to be `{told}`, and the server that runs already has its own",
+            hint=f"stop it, and start it with `podium serve --containment {told}`",
+            code=USAGE,
+        )
+
+
 async def _environment(
     settings: Settings, options: RunOptions, stack: AsyncExitStack
 ) -> Mapping[str, str]:
-    """This process's environment, with the demo model as the endpoint where it was asked for."""
-    wanted = options.demo or (options.demo_if_unconfigured and settings.endpoint is None)
-    if not wanted:
-        return os.environ
-    demo = await stack.enter_async_context(DemoProcess())
-    click.echo("no model endpoint: using the scripted demo model, not a review", err=True)
-    return {
-        **os.environ,
-        "OPENAI_BASE_URL": demo.base_url,
-        "OPENAI_MODEL": "podium-demo",
-        "OPENAI_API_KEY": "demo",
-    }
+    """This process's environment with what the flags say, and with the demo model as the endpoint
+    where it was asked for."""
+    environment = dict(os.environ)
+    if options.containment is not None:
+        environment["PODIUM_CONTAINMENT"] = options.containment
+    if options.demo or (options.demo_if_unconfigured and not settings.endpoints):
+        demo = await stack.enter_async_context(DemoProcess())
+        click.echo("no model endpoint: using the scripted demo model, not a review", err=True)
+        environment |= {
+            "OPENAI_BASE_URL": demo.base_url,
+            "OPENAI_MODEL": "podium-demo",
+            "OPENAI_API_KEY": "demo",
+        }
+    return environment
 
 
 async def _keep_serving(place: ServerFile, run_id: RunId) -> None:

@@ -71,7 +71,12 @@ async def _serve(
     )
     server = Server(config, podium)
     url = settings.public_url or _address(settings, listener)
-    place = ServerFile(url=_address(settings, listener), token=token, pid=os.getpid())
+    place = ServerFile(
+        url=_address(settings, listener),
+        token=token,
+        pid=os.getpid(),
+        containment=settings.containment,
+    )
     with server.stopping_with_parent(enabled=with_parent):
         place.write(settings.directory)
         # The link signs a browser in; only a person at a terminal gets it, no log does.

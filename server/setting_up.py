@@ -1,19 +1,24 @@
 """`podium setup`: install the pinned qwen, find a model endpoint, try it, write the settings."""
 
 import asyncio
-import json
 import os
 import shutil
 from importlib import resources
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
+import msgspec
 from rich.console import Console
 
+from server.addresses import fault_of, is_plain, is_remote
 from server.agents.installation import NODE_HINT, find_node, install_directory
 from server.agents.qwen_runner import QwenRunner
+from server.doctor import show, tried_models
 from server.ports import AgentUnavailable, ModelEndpoint, Probe
-from server.settings import default_data, default_file
+from server.settings import default_data, default_file, load
+from server.settings_file import Added, add_endpoint, section
+from server.terminal import clean
 from server.world import SystemClock
 
 USUAL_PORTS = {
@@ -22,8 +27,19 @@ USUAL_PORTS = {
     "vLLM": "http://127.0.0.1:8000/v1",
     "LM Studio": "http://127.0.0.1:1234/v1",
 }
+GIVEN = "given"
+NAME = "default"
+KEY_VARIABLE = "OPENAI_API_KEY"
+EXAMPLE = "https://models.example.org/v1"
 INSTALL_SECONDS = 600.0
 UNAVAILABLE = 4
+
+
+class Found(NamedTuple):
+    """An endpoint that can be used."""
+
+    endpoint: ModelEndpoint
+    probe: Probe
 
 
 async def set_up(console: Console, *, base_url: str | None, model: str) -> int:
@@ -32,20 +48,23 @@ async def set_up(console: Console, *, base_url: str | None, model: str) -> int:
         await install_qwen(console)
         agent = QwenRunner(default_data(), clock=SystemClock())
         console.print(f"✓ qwen {await agent.check()}")
-        candidates = {"given": base_url} if base_url else await _listening()
+        candidates = {GIVEN: base_url} if base_url else await _listening()
         if not candidates:
             raise AgentUnavailable(
                 "no_endpoint",
                 f"no model server answers on the usual ports ({', '.join(USUAL_PORTS)})",
                 hint="start one, or give its address: podium setup --url URL --model NAME",
             )
-        endpoint, probe = await _first_usable(console, agent, candidates, model=model)
+        found = await _first_usable(console, agent, candidates, model=model)
     except AgentUnavailable as error:
         console.print(f"✗ {error.message}", markup=False)
         if error.hint:
             console.print(f"  → {error.hint}", markup=False)
         return UNAVAILABLE
-    _write_settings(console, endpoint, probe)
+    await _write_settings(console, found)
+    if not await _list_models(console, agent):
+        return UNAVAILABLE
+    console.print("\nnow: podium run /code-review", markup=False)
     return 0
 
 
@@ -114,41 +133,73 @@ async def _listening() -> dict[str, str]:
 
 async def _first_usable(
     console: Console, agent: QwenRunner, candidates: dict[str, str], *, model: str
-) -> tuple[ModelEndpoint, Probe]:
+) -> Found:
     """Try the endpoints as an agent would use them; raises what the last one lacks."""
     failure: AgentUnavailable | None = None
     for name, url in candidates.items():
-        endpoint = ModelEndpoint(
-            name="default",
-            base_url=url.rstrip("/"),
-            api_key=os.environ.get("OPENAI_API_KEY", ""),
-            model=model,
-        )
         console.print(f"trying {name} at {url} …", markup=False)
         try:
-            return endpoint, await agent.probe(endpoint)
+            return await _usable(agent, url.rstrip("/"), model=model, given=name == GIVEN)
         except AgentUnavailable as error:
-            console.print(f"✗ {name}: {error.message}", markup=False)
+            console.print(clean(f"✗ {name}: {error.message}"), markup=False)
             failure = error
     assert failure is not None
     raise failure
 
 
-def _write_settings(console: Console, endpoint: ModelEndpoint, probe: Probe) -> None:
-    """Write the endpoint into the settings file; what else is in it is kept by name."""
+async def _usable(agent: QwenRunner, url: str, *, model: str, given: bool) -> Found:
+    """Try one. The key of the environment goes only to an address that a person gave, and only
+    when it is asked for."""
+    _check_address(url)
+    endpoint = ModelEndpoint(name=NAME, base_url=url, api_key="", model=model)
+    key = os.environ.get(KEY_VARIABLE, "")
+    try:
+        return Found(endpoint, await agent.probe(endpoint))
+    except AgentUnavailable as error:
+        if error.reason != "endpoint_refused_key" or not (given and key):
+            raise
+    endpoint = msgspec.structs.replace(endpoint, api_key=key)
+    return Found(endpoint, await agent.probe(endpoint))
+
+
+def _check_address(url: str) -> None:
+    fault = fault_of(url)
+    if fault is not None:
+        raise AgentUnavailable("bad_address", f"the address {fault}", hint=f"as {EXAMPLE}")
+    if is_remote(url) and is_plain(url):
+        raise AgentUnavailable(
+            "plaintext",
+            f"{url} is beyond this machine and not encrypted",
+            hint=f"use https, or write it into {default_file()} with `remote = true` and"
+            " `plaintext = true` when everyone on the way may read along",
+        )
+
+
+async def _write_settings(console: Console, found: Found) -> None:
+    """Put the endpoint into the settings file, unless that names one already."""
+    fields: dict[str, str | bool] = {
+        "base_url": found.endpoint.base_url,
+        "model": found.probe.public.model,
+    }
+    if found.endpoint.api_key:
+        fields["api_key_env"] = KEY_VARIABLE
+    if is_remote(found.endpoint.base_url):
+        fields["remote"] = True
     path = default_file()
-    console.print(
-        f"✓ {probe.public.model} at {probe.public.host}: streams, calls tools, {probe.slots} slots",
-        markup=False,
-    )
-    text = (
-        "[endpoints.default]\n"
-        f"base_url = {json.dumps(endpoint.base_url)}\n"
-        f"model = {json.dumps(probe.public.model)}\n"
-    )
-    if path.exists() and path.read_text("utf-8") != text:
-        console.print(f"{path} exists; put this into it:\n\n{text}", markup=False)
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, "utf-8")
-    console.print(f"✓ wrote {path}\n\nnow: podium run /code-review", markup=False)
+    match await asyncio.to_thread(add_endpoint, path, NAME, fields):
+        case Added.WRITTEN:
+            says = f"✓ wrote {path}"
+        case Added.THERE:
+            says = f"✓ {path} names it already"
+        case Added.BY_HAND:
+            says = f"– {path} is left as it is; put this into it:\n\n{section(NAME, fields)}"
+    console.print(clean(says), markup=False, highlight=False, soft_wrap=True)
+
+
+async def _list_models(console: Console, agent: QwenRunner) -> bool:
+    """What the settings now come to; False when some launch could not run."""
+    settings = await asyncio.to_thread(load, {}, os.environ)
+    well = True
+    async for finding in tried_models(agent, settings):
+        well &= show(console, finding)
+    return well

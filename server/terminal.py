@@ -194,15 +194,20 @@ def plan_lines(plan: FlowPlan) -> list[str]:
         f" · tree {plan.tree.id[:12]}",
         f"model: {plan.endpoint.model} at {plan.endpoint.host}",
     ]
-    if plan.endpoint.demo:
+    if plan.demo:
         lines.append("scripted demo model, not a review")
-    lines += [f"  {seat.role}: {seat.reason}" for seat in plan.roster]
+    lines += [f"  {seat.role}: {seat.reason}{_own_model(plan, seat.role)}" for seat in plan.roster]
     lines += [f"  left out: {seat.role}: {seat.reason}" for seat in plan.omitted]
     if plan.tree.left_out:
         counts = ", ".join(f"{count} {why}" for why, count in sorted(plan.tree.left_out.items()))
         lines.append(f"not sent to any agent: {counts}")
     lines += [f"note: {warning}" for warning in plan.warnings]
     return lines
+
+
+def _own_model(plan: FlowPlan, role: str) -> str:
+    own = plan.role_endpoints.get(role)
+    return f" · {own.model} at {own.host}" if own else ""
 
 
 def _lines(frame: StoredFrame) -> list[str]:

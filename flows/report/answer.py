@@ -32,7 +32,7 @@ def headline(draft: Draft) -> str:
     A run that is not proven read-only, a model whose citations fail, a run that ended short and the
     demo model are named before anything else.
     """
-    label = f"{DEMO_LABEL}. " if draft.plan.endpoint.demo else ""
+    label = f"{DEMO_LABEL}. " if draft.plan.demo else ""
     culprits = engine.unproven(draft.plan, draft.facts)
     if culprits:
         named = ", ".join(step.id for step in culprits)

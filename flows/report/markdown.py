@@ -84,6 +84,10 @@ def _meta_line(report: Report) -> str:
             f"scope: {inline(report.scope)}",
             f"tree {code(report.tree_id[:12])}",
             f"model {code(f'{report.model}@{report.endpoint}')}",
+            *(
+                f"{inline(role)}: {code(f'{own.model}@{own.host}')}"
+                for role, own in report.role_endpoints.items()
+            ),
             f"{found} of {report.citations.total} citations found",
         ]
     )

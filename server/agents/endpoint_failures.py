@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from server.addresses import host_of
 from server.agents.meter import Fault
-from server.agents.probe import MEND_TOOLS, MEND_WINDOW, host_of
+from server.agents.probe_calls import MEND_TOOLS, MEND_WINDOW
 from server.ports import AgentFailure, ModelEndpoint
 
 SAID_LIMIT = 300

@@ -7,9 +7,9 @@ from msgspec import Struct
 
 from flows.report.proof import gaps
 from protocol.resources import Proof, Receipt, SelfTest
+from server.addresses import host_of
 from server.agents.cage import Found
 from server.agents.introduction import Init
-from server.agents.probe import host_of
 from server.agents.receipt import Seen
 from server.agents.relay_rules import SelfTests
 from server.ports import ModelEndpoint

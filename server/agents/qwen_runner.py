@@ -86,7 +86,7 @@ class QwenRunner:
         self._keep = keep_attempts
         self._prober = Prober(clock, seconds=probe_seconds)
         self._installed = installed
-        self._relay = Relay(data, clock=clock)
+        self._relay = Relay(data / "relay", clock=clock)
         self._found = Found(reason="containment is switched off")
         self._examined_at: float | None = None
         self._one_at_a_time = asyncio.Lock()

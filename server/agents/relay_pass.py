@@ -11,8 +11,8 @@ from typing import Any
 from msgspec import Struct
 
 from protocol.resources import Usage
+from server.addresses import host_of
 from server.agents.meter import Fault, Meter
-from server.agents.probe import host_of
 from server.agents.relay_rules import Admission, Asked, Refusal, SelfTests, context_cut, estimated
 from server.logs import logger
 from server.ports import AgentFailure, Clock

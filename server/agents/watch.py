@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from protocol.frames import FlowRunStepNotice
 from protocol.resources import SelfTest
-from server.agents.probe import host_of
+from server.addresses import host_of
 from server.agents.process import AgentProcess
 from server.agents.reasons import FailureReason, failure
 from server.agents.relay_pass import Notice, Pass
@@ -18,7 +18,8 @@ from server.agents.stream_json import StreamParser
 from server.ports import AgentFailure, AgentFrame, AgentOrder, Clock, Emit
 
 FIRST_NOTICE, NEXT_NOTICE = 20.0, 60.0
-"""Seconds of silence before it is shown, and between two further notices."""
+"""Seconds of silence before it is shown (reading a long prompt takes longer, and is no stall), and
+between two further notices."""
 MAX_NOTICES = 32
 """Of the relay, waiting to be told."""
 
@@ -95,7 +96,8 @@ class Watcher:
     async def _look_at_clocks(self, given: Pass) -> None:
         limits = self._order.limits
         now = self._clock.monotonic()
-        sign = max(self._last_output, given.last_sign if given.answered else self._began)
+        # From when a request was sent on: the time that a tool took before it is not the model's.
+        sign = max(self._last_output, given.last_sign, given.asked_at or 0.0)
         cause, words = self._cause(given)
         if now - self._began >= limits.total_seconds:
             message = f"not done after {limits.total_seconds:.0f} s: {words}"
@@ -106,7 +108,7 @@ class Watcher:
         elif given.answered and now - sign >= limits.idle_seconds:
             message = f"no sign of life for {limits.idle_seconds:.0f} s: {words}"
             self._own = failure(FailureReason.IDLE_TIMEOUT, message)
-        elif (silent := now - self._last_output) >= self._next_notice:
+        elif (silent := now - self._last_output) >= max(self._next_notice, limits.prefill_seconds):
             self._next_notice = silent + NEXT_NOTICE
             await self._tell_silence(cause, words, silent=silent, alive=now - sign < FIRST_NOTICE)
 

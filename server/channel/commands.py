@@ -96,9 +96,10 @@ class Commands:
                     delivery.unfollow(run_id)
                 send(FlowRunAck(id=command.id, run_id=run_id))
             case Flows():
-                send(FlowRunAck(id=command.id, flows=self._catalogue.infos()))
+                models = self._launcher.models(user)
+                send(FlowRunAck(id=command.id, flows=self._catalogue.infos(), models=models))
             case Plan():
-                prepared = await self._launcher.plan(_request(command))
+                prepared = await self._launcher.plan(user, _request(command))
                 send(FlowRunAck(id=command.id, plan=prepared.plan))
             case Hello() | Ping():
                 send(FlowRunAck(id=command.id))

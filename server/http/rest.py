@@ -164,10 +164,11 @@ class Rest:
 
     async def plan(self, request: Request, user: UserId) -> Response:
         launch = _decode(await _json_body(request), LaunchRequest)
-        return json({"plan": (await self._launcher.plan(launch)).plan})
+        return json({"plan": (await self._launcher.plan(user, launch)).plan})
 
     async def flows(self, request: Request, user: UserId) -> Response:
-        return json({"flows": self._catalogue.infos()})
+        models = self._launcher.models(user)
+        return json({"flows": self._catalogue.infos(), "models": models})
 
     async def projects(self, request: Request, user: UserId) -> Response:
         return json({"projects": await self._store.projects()})

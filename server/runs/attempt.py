@@ -4,12 +4,13 @@ import asyncio
 from pathlib import Path
 
 from flows import briefing, results
-from flows.briefing import Repair
+from flows.briefing import Prompt, Repair
 from flows.evidence.schema import EvidenceError
 from flows.facts import Facts
+from flows.planner import BYTES_PER_TOKEN, FIRST_REQUEST_TOKENS
 from flows.results import Accepted
 from flows.schemas import schema_for
-from protocol.plan import PlannedStep
+from protocol.plan import Caps, PlannedStep
 from protocol.resources import Usage
 from server.ports import (
     AgentFailure,
@@ -19,12 +20,15 @@ from server.ports import (
     AttemptLimits,
     AttemptRef,
     Emit,
-    ModelEndpoint,
     Probe,
     RunRecord,
     StoreUnavailable,
 )
-from server.runs.rooms import Rooms
+from server.runs.models import Ready
+from server.runs.rooms import Clocks, Rooms
+
+PATIENCE = 3.0
+"""So many times the measured reading time may pass until the first sign."""
 
 
 async def run_agent(
@@ -40,7 +44,7 @@ async def run_agent(
 ) -> AgentResult:
     """Make the attempt; a missing agent, endpoint or store is a failure like any other."""
     try:
-        endpoint, probe = await rooms.probe()
+        ready = await rooms.models.ready_again(record.plan.endpoint_of(step))
         order = await _order(
             rooms,
             record,
@@ -49,8 +53,7 @@ async def run_agent(
             session_id=session_id,
             facts=facts,
             repair=repair,
-            endpoint=endpoint,
-            probe=probe,
+            ready=ready,
         )
         return await rooms.agent.run(order, emit)
     except AgentUnavailable as error:
@@ -108,8 +111,7 @@ async def _order(
     session_id: str,
     facts: Facts,
     repair: Repair | None,
-    endpoint: ModelEndpoint,
-    probe: Probe,
+    ready: Ready,
 ) -> AgentOrder:
     plan = record.plan
     root = rooms.trees.root(plan.tree.id)
@@ -135,19 +137,37 @@ async def _order(
         schema=schema_for(step.output, plan.caps),
         tree=root,
         repository=Path(project.path),
-        endpoint=endpoint,
-        limits=_limits(rooms, record, probe),
+        endpoint=ready.model.endpoint,
+        limits=limits_of(record.plan.caps, ready, prompt, rooms.clocks),
     )
 
 
-def _limits(rooms: Rooms, record: RunRecord, probe: Probe) -> AttemptLimits:
-    caps = record.plan.caps
+def limits_of(caps: Caps, ready: Ready, prompt: Prompt, clocks: Clocks) -> AttemptLimits:
+    """The limits of an attempt: the band's caps, and the clocks of its own endpoint.
+
+    All clocks begin at the spawn, and that is after the wait for a slot.
+    """
+    model, probe = ready
+    prefill = prefill_seconds(prompt, probe)
+    patient = max(clocks.first_byte, PATIENCE * prefill)
     return AttemptLimits(
         turns=caps.turns,
         tool_calls=caps.tool_calls,
         answer_tokens=caps.tokens,
         context_tokens=probe.context_tokens,
         total_seconds=float(caps.seconds),
-        first_byte_seconds=rooms.clocks.first_byte,
-        idle_seconds=rooms.clocks.idle,
+        first_byte_seconds=model.first_byte_seconds or patient,
+        idle_seconds=model.idle_seconds or clocks.idle,
+        prefill_seconds=prefill,
     )
+
+
+def prefill_seconds(prompt: Prompt, probe: Probe) -> float:
+    """How long the model should read the first request, by measurement; 0 when there is none.
+
+    A server reads for all its slots at once, so each of them may be as slow as all together: what
+    our own agents do there is no stall of this one.
+    """
+    size = len(prompt.system.encode()) + len(prompt.user.encode())
+    tokens = FIRST_REQUEST_TOKENS + size / BYTES_PER_TOKEN
+    return tokens * (probe.prefill_seconds_per_token or 0.0) * probe.slots

@@ -15,6 +15,7 @@ from flows.facts import Facts, StepFact
 from flows.results import Accepted
 from protocol.ids import StepId
 from protocol.plan import PlannedStep
+from protocol.resources import Limit, Queue
 from protocol.states import RunStatus, StepStatus
 from server.logs import logger
 from server.ports import (
@@ -28,6 +29,7 @@ from server.ports import (
 from server.runs import attempt, tell
 from server.runs.closing import close_run
 from server.runs.rooms import Rooms, to_the_end
+from server.runs.slots import Line, Slots
 
 log = logger(__name__)
 
@@ -48,7 +50,9 @@ class Conductor:
         self._wake = asyncio.Event()
         self._working: dict[StepId, asyncio.Task[None]] = {}
         self._repairs: dict[StepId, Repair] = {}
-        self._parallel = asyncio.Semaphore(record.plan.caps.parallel)
+        self._parallel = Slots(record.plan.caps.parallel)
+        # Steps that were in the queue already when this conductor took over.
+        self._were_queued: set[StepId] = set()
         self._ended = False
 
     async def conduct(self) -> None:
@@ -111,6 +115,8 @@ class Conductor:
         left = {step_id: fact.status for step_id, fact in self._facts.steps.items()}
         self._note(engine.Restarted())
         for step_id, status in left.items():
+            if status is StepStatus.QUEUED:
+                self._were_queued.add(step_id)
             if status is StepStatus.RUNNING:
                 await self._put_back(step_id, reason="server_restarted", crashed=True)
 
@@ -139,34 +145,79 @@ class Conductor:
         ending = self._working.get(step.id)
         if ending is not None:
             await asyncio.wait([ending])
-        await self._queue(step)
-        self._working[step.id] = group.create_task(self._work(step), name=f"step {step.id}")
+        line = self._line(step)
+        try:
+            await self._queue(step, line)
+            task = group.create_task(self._work(step, line), name=f"step {step.id}")
+        except BaseException:
+            line.leave()
+            raise
+        # A task that is cancelled before its first line runs none of its clean-up.
+        task.add_done_callback(lambda _: line.leave())
+        self._working[step.id] = task
 
-    async def _queue(self, step: PlannedStep) -> None:
-        """Record that the step waits; a step that is put back waits already."""
+    def _line(self, step: PlannedStep) -> Line:
+        """The way to the step's agent: the run's own limit, the endpoint's, the machine's."""
+        models = self._rooms.models
+        limits = [
+            (Limit.RUN_PARALLEL, self._parallel),
+            (Limit.ENDPOINT_SLOTS, models.slots(self._plan.endpoint_of(step).name)),
+            (Limit.HOST_MEMORY, models.memory),
+        ]
+        # An endpoint that is gone has no slots; the attempt will say so.
+        there = [(limit, slots) for limit, slots in limits if slots is not None]
+        return Line(there, self._record.user_id)
+
+    async def _queue(self, step: PlannedStep, line: Line) -> None:
+        """Record that the step waits, and for what; a step that is put back waits already."""
         fact = self._facts.steps[step.id]
         ref = self._ref(step.id)
-        ahead = self._rooms.slots.ahead()
-        if fact.attempt == 0 and not fact.crashes:
-            reason = "waiting_for_slot" if ahead else None
-            message = f"{ahead} ahead at {self._plan.endpoint.host}" if ahead else None
-            frames = tell.step_status(ref, step, StepStatus.QUEUED, reason=reason, message=message)
-            change = StepChange(status=StepStatus.QUEUED, reason=reason)
+        if not fact.retries:
+            line.join()
+        waits_already = fact.attempt or fact.crashes or step.id in self._were_queued
+        if not waits_already:
+            queue = self._place(step, line)
+            frames = tell.step_queued(ref, step, queue)
+            change = StepChange(status=StepStatus.QUEUED, reason=queue.limit if queue else None)
             await self._rooms.record(lambda: self._rooms.store.change_step(ref, change, frames))
         self._note(engine.StepQueued(step_id=step.id))
 
-    async def _work(self, step: PlannedStep) -> None:
+    def _place(self, step: PlannedStep, line: Line) -> Queue | None:
+        """Where the step stands, unless people know the limit that holds it."""
+        held = line.held
+        if held is None or held.limit is line.told:
+            return None
+        line.told = held.limit
+        host = self._plan.endpoint_of(step).host
+        return Queue(limit=held.limit, place=held.place, host=host)
+
+    async def _work(self, step: PlannedStep, line: Line) -> None:
         """One attempt, from the queue to its recorded end."""
         try:
             await self._back_off(self._facts.steps[step.id])
-            async with self._parallel, self._rooms.slots.held(self._record.user_id):
-                session_id = self._rooms.ids.uuid()
-                await to_the_end(self._open(step, session_id))
-                result = await self._run_agent(step, session_id)
+            await self._pass(step, line)
+            session_id = self._rooms.ids.uuid()
+            await to_the_end(self._open(step, session_id))
+            result = await self._run_agent(step, session_id)
+            line.leave()
             await to_the_end(self._settle(step, result))
         finally:
             del self._working[step.id]
             self._wake.set()
+
+    async def _pass(self, step: PlannedStep, line: Line) -> None:
+        """Wait for everything that an agent needs. No clock of the attempt runs meanwhile."""
+        line.join()
+        while line.held is not None:
+            queue = self._place(step, line)
+            if queue is not None:
+                await self._tell_waiting(step, queue)
+            await line.move()
+
+    async def _tell_waiting(self, step: PlannedStep, queue: Queue) -> None:
+        ref = self._ref(step.id)
+        frames = tell.waiting(ref, queue)
+        await self._rooms.record(lambda: self._rooms.store.tell_waiting(ref, frames))
 
     async def _run_agent(self, step: PlannedStep, session_id: str) -> AgentResult:
         ref = self._ref(step.id)

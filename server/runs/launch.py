@@ -2,20 +2,25 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Struct
 
 from flows import engine, planner, slash
+from flows.facts import Facts
+from flows.model import Flow
+from flows.situation import RoleModel
 from protocol.commands import Band
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.ids import PlanId, ProjectId, RunId, StepId, UserId
 from protocol.plan import FlowPlan
-from protocol.resources import Project, Run
+from protocol.resources import ModelInfo, Project, Run
 from protocol.states import RunStatus
-from server.ports import AgentUnavailable, KeyConflict, Launched, NewRun, Probe, RunRecord
+from server.ports import AgentUnavailable, KeyConflict, Launched, NewRun, RunRecord
+from server.runs.models import Model, Ready, needed_endpoints
 from server.runs.rooms import Rooms, to_the_end
 from server.world import rfc3339
 
@@ -51,10 +56,15 @@ class Launcher:
         self._begin = begin
         self._store = rooms.store
         self._catalogue = rooms.catalogue
+        self._models = rooms.models
 
-    async def plan(self, request: LaunchRequest) -> Prepared:
+    def models(self, user: UserId) -> list[ModelInfo]:
+        """The models that a launch of the user may name."""
+        return self._models.open_to(user)
+
+    async def plan(self, user: UserId, request: LaunchRequest) -> Prepared:
         """The plan of a launch, stored so that `plan_id` can launch exactly it."""
-        prepared = await self._prepare(request)
+        prepared = await self._prepare(user, request)
         await self._store.save_plan(prepared.plan, prepared.patches)
         return prepared
 
@@ -68,7 +78,7 @@ class Launcher:
                 earlier = await self._store.launched(user, key, request.hash())
                 if earlier is not None:
                     return Launched(earlier, created=False)
-            prepared = await self._prepare(request)
+            prepared = await self._prepare(user, request)
             new = self._new_run(user, request, prepared, key=key)
             return await to_the_end(self._commit(new))
         except KeyConflict as error:
@@ -80,8 +90,8 @@ class Launcher:
         """A linked run with the parent's plan; its completed steps are reused, except `again`
         and what depends on them."""
         _check_rerun(parent, again)
-        await self.endpoint()
         facts = engine.reuse(parent.plan, await self._store.facts(parent.run.id), set(again))
+        await self._require_models(user, parent.plan, facts)
         request = LaunchRequest(
             project_id=parent.run.project_id,
             plan_id=parent.plan.plan_id,
@@ -110,44 +120,61 @@ class Launcher:
         self._begin(launched.run.id)
         return launched
 
-    async def endpoint(self) -> Probe:
-        """Check that there is an agent and an endpoint to trust; raises `agent_unavailable`."""
-        try:
-            _, probe = await self._rooms.probe()
-            return probe
-        except AgentUnavailable as error:
-            raise ProtocolError(
-                ErrorCode.AGENT_UNAVAILABLE, error.message, field=error.reason, hint=error.hint
-            ) from error
-
-    async def _prepare(self, request: LaunchRequest) -> Prepared:
+    async def _prepare(self, user: UserId, request: LaunchRequest) -> Prepared:
         if request.plan_id is not None:
-            return await self._stored_plan(request.plan_id)
+            return await self._stored_plan(user, request.plan_id)
         project = await self._project(request.project_id)
         invocation = self._invocation(request)
-        probe = await self.endpoint()
-        if request.model is not None and request.model != probe.public.model:
-            raise ProtocolError(
-                ErrorCode.BAD_ARGUMENTS,
-                f"the model `{request.model}` is not permitted here",
-                field="model",
-                hint=f"the endpoint is set up with `{probe.public.model}`",
-            )
-        situation = await self._rooms.trees.situation(project, invocation, probe)
         flow = self._catalogue.get(invocation.flow)
+        with _no_run_without_agent():
+            chosen = await self._models.chosen(user, request.model)
+            ready = await self._models.ready(chosen)
+        roles = await self._try_roles(user, flow)
+        situation = await self._rooms.trees.situation(project, invocation, ready.probe)
+        situation = msgspec.structs.replace(
+            situation,
+            roles={role: _role_model(it) for role, it in roles.items() if isinstance(it, Ready)},
+        )
         plan = await asyncio.to_thread(
             planner.plan, flow, invocation, situation, self._catalogue.hashes(flow)
         )
-        chosen = {file.path for file in plan.scope.files}
-        patches = {path: text for path, text in situation.diff.items() if path in chosen}
+        _require_roles(plan, roles)
+        chosen_files = {file.path for file in plan.scope.files}
+        patches = {path: text for path, text in situation.diff.items() if path in chosen_files}
         return Prepared(plan, patches)
 
-    async def _stored_plan(self, plan_id: PlanId) -> Prepared:
+    async def _try_roles(self, user: UserId, flow: Flow) -> dict[str, Ready | AgentUnavailable]:
+        """Try the models of the roles that the flow may seat. Whether one that cannot be used
+        matters is known only when the roster is."""
+        roles = [step.role for step in flow.steps if step.role is not None]
+        models = self._models.of_roles(user, roles)
+        async with asyncio.TaskGroup() as group:
+            tasks = {role: group.create_task(self._try(model)) for role, model in models.items()}
+        return {role: task.result() for role, task in tasks.items()}
+
+    async def _try(self, model: Model) -> Ready | AgentUnavailable:
+        try:
+            return await self._models.ready(model)
+        except AgentUnavailable as error:
+            return error
+
+    async def _require_models(self, user: UserId, plan: FlowPlan, facts: Facts) -> None:
+        """Every endpoint that the plan still needs must be what it was, and the user's to use."""
+        endpoints = needed_endpoints(plan, facts)
+        for endpoint in endpoints:
+            self._models.check_open(user, endpoint)
+        with _no_run_without_agent():
+            await self._rooms.agent.check()
+            for endpoint in endpoints:
+                await self._models.ready_again(endpoint)
+
+    async def _stored_plan(self, user: UserId, plan_id: PlanId) -> Prepared:
         found = await self._store.plan(plan_id)
         if found is None:
             raise ProtocolError(ErrorCode.NOT_FOUND, "plan not found", field="plan_id")
-        await self.endpoint()
-        return Prepared(*found)
+        prepared = Prepared(*found)
+        await self._require_models(user, prepared.plan, engine.initial(prepared.plan))
+        return prepared
 
     async def _project(self, project_id: ProjectId | None) -> Project:
         if project_id is None:
@@ -211,6 +238,33 @@ class Launcher:
             created_at=now,
             updated_at=now,
         )
+
+
+@contextmanager
+def _no_run_without_agent() -> Iterator[None]:
+    """Without an agent and an endpoint to trust there is no run: `agent_unavailable`."""
+    try:
+        yield
+    except AgentUnavailable as error:
+        raise _unavailable(error) from error
+
+
+def _unavailable(error: AgentUnavailable) -> ProtocolError:
+    return ProtocolError(
+        ErrorCode.AGENT_UNAVAILABLE, error.message, field=error.reason, hint=error.hint
+    )
+
+
+def _role_model(ready: Ready) -> RoleModel:
+    return RoleModel(endpoint=ready.probe.public, context_tokens=ready.probe.context_tokens)
+
+
+def _require_roles(plan: FlowPlan, roles: Mapping[str, Ready | AgentUnavailable]) -> None:
+    """A seated role whose own model cannot be used is not given another one."""
+    for step in plan.steps:
+        found = roles.get(step.role or "")
+        if isinstance(found, AgentUnavailable):
+            raise _unavailable(found) from found
 
 
 def _check_rerun(parent: RunRecord, again: list[StepId]) -> None:

@@ -4,21 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import NamedTuple, TypeVar
 
-import msgspec
-
 from flows.registry import Catalogue
-from server.ports import (
-    AgentRunner,
-    AgentUnavailable,
-    Clock,
-    Ids,
-    ModelEndpoint,
-    Probe,
-    Store,
-    StoreUnavailable,
-    Trees,
-)
-from server.runs.slots import Slots
+from server.ports import AgentRunner, Clock, Ids, Store, StoreUnavailable, Trees
+from server.runs.models import Models
 
 T = TypeVar("T")
 STORE_PAUSE = 1.0
@@ -26,7 +14,8 @@ STORE_PAUSE = 1.0
 
 
 class Clocks(NamedTuple):
-    """Seconds that an attempt may stay without a first sign, and without a further one."""
+    """Seconds that an attempt may stay without a first sign, and without a further one, where the
+    settings of its endpoint say nothing else."""
 
     first_byte: float
     idle: float
@@ -39,24 +28,8 @@ class Rooms(NamedTuple):
     catalogue: Catalogue
     clock: Clock
     ids: Ids
-    slots: Slots
-    endpoint: ModelEndpoint | None
+    models: Models
     clocks: Clocks
-
-    async def probe(self) -> tuple[ModelEndpoint, Probe]:
-        """The endpoint and what is known of it (cached), or raise AgentUnavailable."""
-        await self.agent.check()
-        if self.endpoint is None:
-            raise AgentUnavailable(
-                "no_endpoint",
-                "no model endpoint is configured",
-                hint="run `podium setup`, or set OPENAI_BASE_URL and OPENAI_MODEL",
-            )
-        probe = await self.agent.probe(self.endpoint)
-        if probe.slots != self.slots.capacity:
-            self.slots.resize(probe.slots)
-        # Without a configured model the probe has chosen one.
-        return msgspec.structs.replace(self.endpoint, model=probe.public.model), probe
 
     async def record(self, write: Callable[[], Awaitable[T]]) -> T:
         """Write to the store, again and again while the disk fails: it recovers by itself."""

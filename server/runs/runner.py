@@ -3,14 +3,17 @@
 import asyncio
 from typing import Any, Literal, NamedTuple
 
+from flows.facts import Facts
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.ids import RunId, StepId
-from protocol.states import RunStatus
+from protocol.plan import FlowPlan, StepKind
+from protocol.states import RunStatus, StepStatus
 from server.logs import logger
-from server.ports import RunRecord
+from server.ports import AgentUnavailable, RunRecord
 from server.runs import tell
 from server.runs.closing import close_run
 from server.runs.conductor import Conductor
+from server.runs.models import needed_endpoints
 from server.runs.rooms import Rooms
 
 log = logger(__name__)
@@ -121,11 +124,11 @@ class Runner:
 
     async def _conduct_stored(self, record: RunRecord, ready: "asyncio.Future[Conductor]") -> None:
         try:
-            unusable = await self._unusable(record)
+            facts = await self._rooms.record(lambda: self._rooms.store.facts(record.run.id))
+            unusable = await self._unusable(record, facts)
             if unusable:
                 await self._fail(record, unusable)
                 return
-            facts = await self._rooms.record(lambda: self._rooms.store.facts(record.run.id))
             conductor = Conductor(record, facts, self._rooms)
             ready.set_result(conductor)
             await conductor.conduct()
@@ -134,14 +137,33 @@ class Runner:
             log.exception("run_broke", run_id=record.run.id)
             await self._fail(record, "internal")
 
-    async def _unusable(self, record: RunRecord) -> str | None:
+    async def _unusable(self, record: RunRecord, facts: Facts) -> str | None:
         """Why a stored plan cannot be conducted by this server, if it cannot."""
         plan = record.plan
         flow = self._rooms.catalogue.flows.get(plan.flow)
         known = self._rooms.catalogue.hashes(flow) if flow else {}
         if flow is None or any(known.get(name) != value for name, value in plan.hashes.items()):
             return "flow_changed"
+        if self._elsewhere(plan, facts):
+            return "endpoint_changed"
         return None if await self._rooms.trees.exists(plan.tree.id) else "tree_missing"
+
+    def _elsewhere(self, plan: FlowPlan, facts: Facts) -> bool:
+        """Whether what is left to do was planned for a model that the settings no longer have.
+
+        Once an agent has delivered, that stands: the steps that cannot run fail one by one.
+        """
+        delivered = any(
+            step.kind is StepKind.AGENT and facts.steps[step.id].status is StepStatus.COMPLETED
+            for step in plan.steps
+        )
+        try:
+            for endpoint in needed_endpoints(plan, facts):
+                self._rooms.models.frozen(endpoint)
+        except AgentUnavailable as error:
+            log.warning("endpoint_changed", flow=plan.flow, error=error.message)
+            return not delivered
+        return False
 
     async def _fail(self, record: RunRecord, reason: str) -> None:
         facts = await self._rooms.store.facts(record.run.id)

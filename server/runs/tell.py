@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import msgspec
+
 from flows.facts import Facts
 from flows.report.told import is_stale, read_only_of
 from protocol.frames import (
@@ -9,6 +11,7 @@ from protocol.frames import (
     FlowRunFinished,
     FlowRunReport,
     FlowRunStatus,
+    FlowRunStepNotice,
     FlowRunStepReceipt,
     FlowRunStepStatus,
     StoredFrame,
@@ -16,7 +19,7 @@ from protocol.frames import (
 from protocol.ids import RunId
 from protocol.plan import PlannedStep
 from protocol.report import Finding, Report
-from protocol.resources import ReportRef, Totals, Usage
+from protocol.resources import Limit, Queue, ReportRef, Totals, Usage
 from protocol.states import RunStatus, StepStatus
 from server.ports import AgentResult, AttemptRecord, AttemptRef
 
@@ -46,6 +49,45 @@ def step_status(
             session_id=session_id,
         )
     ]
+
+
+def step_queued(ref: AttemptRef, step: PlannedStep, queue: Queue | None) -> list[StoredFrame]:
+    """A step that is in line; `queue` is None when nothing holds it."""
+    return [
+        FlowRunStepStatus(
+            run_id=ref.run_id,
+            step_id=ref.step_id,
+            attempt=ref.attempt,
+            status=StepStatus.QUEUED,
+            agent=step.role,
+            reason=queue.limit if queue else None,
+            message=in_line(queue) if queue else None,
+            queue=queue,
+        )
+    ]
+
+
+def waiting(ref: AttemptRef, queue: Queue) -> list[StoredFrame]:
+    """A queued step that has passed one limit and is held by the next."""
+    return [
+        FlowRunStepNotice(
+            run_id=ref.run_id,
+            step_id=ref.step_id,
+            attempt=ref.attempt,
+            code=queue.limit.value,
+            message=in_line(queue),
+            data=msgspec.to_builtins(queue),
+        )
+    ]
+
+
+def in_line(queue: Queue) -> str:
+    why = {
+        Limit.RUN_PARALLEL: "the run has as many agents at work as its band allows",
+        Limit.ENDPOINT_SLOTS: "it serves as many agents as it can",
+        Limit.HOST_MEMORY: "this machine has no memory for another agent",
+    }
+    return f"number {queue.place} in line for {queue.host}: {why[queue.limit]}"
 
 
 def attempt_end(

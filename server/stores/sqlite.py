@@ -205,6 +205,14 @@ class SqliteStore(Reads):
 
         await self._writer.do(write, state=False)
 
+    async def tell_waiting(self, ref: AttemptRef, frames: Sequence[StoredFrame]) -> None:
+        async def write(tick: Tick) -> None:
+            if await _fence(tick.db, ref) is not StepStatus.QUEUED:
+                raise Fenced(f"{ref.step_id} does not wait")
+            tick.add(frames)
+
+        await self._writer.do(write, state=False)
+
     # --- runs -----------------------------------------------------------------------------------
 
     async def change_run(

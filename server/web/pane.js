@@ -162,11 +162,13 @@ function setStatus(status, reason, totals) {
 }
 
 function drawPlan(plan) {
-  byId("demo").hidden = !plan.endpoint.demo;
+  const own = new Map(plan.steps.filter((step) => step.endpoint).map((step) => [step.role, step.endpoint]));
+  byId("demo").hidden = ![plan.endpoint, ...own.values()].some(({ demo }) => demo);
   const facts = [
     `Scope: ${plan.scope.description} (${plan.scope.files.length} of ${plan.scope.total_files} files)`,
     `Band: ${plan.band.name}, ${plan.band.reason}`,
     `Model: ${plan.endpoint.model} at ${plan.endpoint.host}`,
+    ...[...own].map(([role, { model, host }]) => `Model of ${role}: ${model} at ${host}`),
     `Pinned tree: ${plan.tree.id}`,
     ...plan.roster.map((seat) => `${seat.title}: ${seat.reason}`),
     ...plan.omitted.map((seat) => `Left out: ${seat.title}: ${seat.reason}`),

@@ -49,7 +49,8 @@ async def test_a_person_launches_watches_and_reads(tmp_path: Path) -> None:
 async def test_cancel_stops_the_agents(tmp_path: Path) -> None:
     project = repository(tmp_path / "shop")
     quick, gate = scripted(pace=0), Gate()
-    model = FakeModel(quick, gate.hold(quick))
+    # The probe makes two calls; the agents' are held.
+    model = FakeModel(quick, quick, gate.hold(quick))
     async with (
         serving(model.app) as url,
         podium(tmp_path / "data", project, endpoint(url)) as server,
@@ -60,7 +61,7 @@ async def test_cancel_stops_the_agents(tmp_path: Path) -> None:
         await view.fill("#command", "/code-review small shop")
         await view.click("#go")
         await expect(view.locator("#agents .status.running").first).to_be_visible(timeout=WAIT_MS)
-        await model.arrived(2)
+        await model.arrived(3)
         await view.click("#cancel")
         await expect(view.locator("#run-facts")).to_contain_text("cancelled", timeout=WAIT_MS)
         await expect(view.locator("#cancel")).to_be_hidden()

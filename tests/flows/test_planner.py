@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.planner import plan
-from flows.situation import Situation
+from flows.situation import RoleModel, Situation
 from flows.slash import Invocation, parse
 from protocol.commands import Band
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.ids import StepId, is_uuid
-from protocol.plan import FlowPlan, OnFailure, StepKind
+from protocol.plan import Endpoint, FlowPlan, OnFailure, StepKind
 from tests.flows.plans import CATALOGUE, REVIEW, TRIAGE, invoke, situation
 
 QUIET = {"app/a.py": "x = 1\n"}
@@ -316,3 +316,43 @@ def test_the_change_counts_for_the_window() -> None:
     big = situation(QUIET, context_tokens=window, diff={"app/a.py": "+x\n" * 8_000})
     with pytest.raises(ProtocolError, match="needs about"):
         review(big, skip=["validator"])
+
+
+# ── models of roles ──────────────────────────────────────────────────────────────────────────────
+
+BIG = Endpoint(name="gpu", host="gpu:8000", model="big", known_as="big")
+
+
+def given_to(*roles: str, endpoint: Endpoint = BIG, window: int | None = None) -> Situation:
+    own = {role: RoleModel(endpoint=endpoint, context_tokens=window) for role in roles}
+    return situation(QUIET, context_tokens=32_768, roles=own)
+
+
+def test_a_role_keeps_its_own_model_and_the_others_the_plans() -> None:
+    planned = review(given_to("security", "devops"))
+    own = {step.role: step.endpoint for step in planned.steps if step.endpoint is not None}
+    assert own == {"security": BIG}, "devops is not seated"
+    assert planned.role_endpoints == own
+    by_role = {step.role: planned.endpoint_of(step) for step in planned.steps}
+    assert by_role["generalist"] == planned.endpoint
+    assert by_role["security"] == BIG
+    assert planned.plan_id != review(situation(QUIET, context_tokens=32_768)).plan_id
+    same = given_to("security", endpoint=planned.endpoint, window=32_768)
+    assert review(same).role_endpoints == {}, "the plan's own model is nothing to say"
+
+
+def test_each_step_must_fit_its_own_model() -> None:
+    with pytest.raises(ProtocolError, match=r"step review.security needs .* big has 8192"):
+        review(given_to("security", window=8_192))
+    assert review(given_to("security", window=None)), "an unknown window refuses nothing"
+    roomy = RoleModel(endpoint=BIG, context_tokens=65_536)
+    small = situation(QUIET, context_tokens=8_192, roles={"security": roomy})
+    with pytest.raises(ProtocolError, match="qwen has 8192") as error:
+        review(small)
+    assert "review.security" not in error.value.message
+
+
+def test_a_scripted_role_makes_a_scripted_plan() -> None:
+    demo = msgspec.structs.replace(BIG, demo=True)
+    assert review(given_to("security", endpoint=demo)).demo
+    assert not review(given_to("security")).demo

@@ -14,6 +14,7 @@ from flows.evidence.text import printable
 from flows.report.answer import DEMO_LABEL
 from flows.report.escape import code, fence, inline, prose
 from flows.report.markdown import MAX_SUMMARY_BYTES, render, summary
+from protocol.plan import Endpoint
 from protocol.report import (
     Citations,
     CitationState,
@@ -104,6 +105,13 @@ def shown(markdown: str) -> str:
         it.content for it in tokens(markdown) if it.type in ("text", "code_inline", "text_special")
     )
     return "".join("".join(texts).split())
+
+
+def test_the_head_names_the_model_of_every_role() -> None:
+    own = Endpoint(name="gpu", host="gpu:8000", model="big`1")
+    head = render(report(role_endpoints={"security": own})).split("\n\n")[1]
+    assert "model `qwen@127.0.0.1:8080` · security: ``big`1@gpu:8000``" in head
+    assert "security" not in render(report()).split("\n\n")[1]
 
 
 # ── text of others ───────────────────────────────────────────────────────────────────────────────

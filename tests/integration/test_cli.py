@@ -111,6 +111,10 @@ async def test_a_running_server_is_used(podium: Podium, shop: str) -> None:
         ended = await podium("cancel", run_id, "--data", data)
         assert ended.code != 0
         assert "cannot cancel run in status 'completed'" in ended.err
+        other = ("run", "/code-review", "--project", shop, "--data", data, "--containment")
+        refused = await podium(*other, "required")
+        assert refused.code == 2
+        assert "podium serve --containment required" in refused.err
         doctor = await podium("doctor", "--data", data)
         assert doctor.code == 0
         assert "podium-demo" in doctor.out
@@ -135,11 +139,26 @@ async def test_setup_finds_tries_and_writes_once(podium: Podium) -> None:
         assert first.code == 0
         file = podium.place / "config" / "podium" / "podium.toml"
         assert f'base_url = "{url}"' in file.read_text()
+        assert file.stat().st_mode & 0o777 == 0o600
+        assert "model default (default): podium-demo at 127.0.0.1" in first.out
+        assert "for everyone" in first.out
         doctor = await podium("doctor")
         assert doctor.code == 0
         assert "podium-demo" in doctor.out
+        mine = f"log_json = true # mine\n{file.read_text()}[roles]\nsecurity = 'default'\n"
+        file.write_text(mine)
         again = await podium("setup", "--url", url)
         assert again.code == 0
+        assert "names it already" in again.out
+        assert "(default, security)" in again.out
+        assert file.read_text() == mine
+        file.write_text(mine.replace("security", "securty"))
+        misspelt = await podium("doctor")
+        assert misspelt.code == 4
+        assert "did you mean `security`?" in misspelt.out
+        refused = await podium("serve", "--port", "0")
+        assert refused.code == 2
+        assert "did you mean `security`?" in refused.err
     finally:
         demo.send_signal(signal.SIGTERM)
         await demo.communicate()
@@ -186,6 +205,8 @@ async def test_interrupt_cancels_the_run_and_leaves_no_process(podium: Podium, s
         (("flows", "nope"), 2, "there are"),
         (("serve", "--port", "99999"), 2, "port"),
         (("serve", "--host", "0.0.0.0"), 2, "public_url"),
+        (("serve", "--host", "0.0.0.0", "--containment", "off"), 2, "`off` is not allowed"),
+        (("run", "/code-review", "--containment", "none"), 2, "required"),
         (("serve", "--project", "missing"), 2, "does not exist"),
         (("watch", "x"), 1, "podium serve"),
         (("doctor",), 4, "podium setup"),
@@ -206,7 +227,7 @@ async def test_bad_settings_name_every_problem_and_its_place(podium: Podium) -> 
     (folder / "podium.toml").write_text("prot = 1\nidle_seconds = -1\n")
     ended = await podium("doctor")
     assert ended.code == 2
-    assert "podium.toml: unknown key `prot`" in ended.err
+    assert "podium.toml: prot: unknown key" in ended.err
     assert "idle_seconds" in ended.err
 
 

@@ -5,6 +5,8 @@ The golden files are made of these; names are stable, as a test names the line t
 
 from typing import Any
 
+import msgspec
+
 from protocol.commands import (
     Band,
     Cancel,
@@ -85,7 +87,10 @@ from protocol.resources import (
     FlowInput,
     IndexRow,
     Level,
+    Limit,
+    ModelInfo,
     Proof,
+    Queue,
     Receipt,
     ReportRef,
     Run,
@@ -330,6 +335,20 @@ LIMITS = Limits(
 )
 
 
+PLAN_OF_TWO_MODELS = msgspec.structs.replace(
+    PLAN,
+    steps=[
+        msgspec.structs.replace(
+            step,
+            endpoint=Endpoint(
+                name="gpu", host="gpu.example.com", model="qwen3-coder-480b", known_as="big"
+            ),
+        )
+        for step in PLAN.steps[:1]
+    ],
+)
+
+
 def _stored(seq: int) -> dict[str, Any]:
     return {"run_id": RUN_ID, "seq": Seq(seq), "at": AT}
 
@@ -344,6 +363,7 @@ FRAMES: dict[str, ServerFrame] = {
     ),
     "created, least": FlowRunCreated(**_stored(1), run=NEW_RUN, command="/code-review"),
     "planned": FlowRunPlanned(**_stored(2), plan=PLAN),
+    "planned, a role's own model": FlowRunPlanned(**_stored(2), plan=PLAN_OF_TWO_MODELS),
     "status": FlowRunStatus(**_stored(3), status=RunStatus.CANCELLING, reason="asked"),
     "status, least": FlowRunStatus(**_stored(3), status=RunStatus.RUNNING),
     "step status": FlowRunStepStatus(
@@ -356,6 +376,14 @@ FRAMES: dict[str, ServerFrame] = {
         usage=USAGE,
         session_id="s-1",
         reused=True,
+    ),
+    "step status, in line": FlowRunStepStatus(
+        **{**_of_step(5), "attempt": 0},
+        status=StepStatus.QUEUED,
+        agent="security",
+        reason="endpoint_slots",
+        message="number 2 in line for 127.0.0.1:11434: it serves as many agents as it can",
+        queue=Queue(limit=Limit.ENDPOINT_SLOTS, place=2, host="127.0.0.1:11434"),
     ),
     "step status, least": FlowRunStepStatus(
         **_stored(4), step_id=STEP_ID, attempt=0, status=StepStatus.PENDING
@@ -405,6 +433,13 @@ FRAMES: dict[str, ServerFrame] = {
     "hello": FlowRunHello(user_id="local", build="1.0.0", server_time=AT, limits=LIMITS),
     "ack": FlowRunAck(
         id="m1", run_id=RUN_ID, created=True, outcome="cancelling", plan=PLAN, flows=[FLOW]
+    ),
+    "ack, models": FlowRunAck(
+        id="m1",
+        models=[
+            ModelInfo(name="default", host="127.0.0.1:11434", model="qwen3-coder", default=True),
+            ModelInfo(name="big", host="gpu.example.com"),
+        ],
     ),
     "ack, least": FlowRunAck(id="m1"),
     "error": FlowRunError(

@@ -119,14 +119,18 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def house(place: Path, *, agent: FakeAgent | None = None) -> AsyncIterator[House]:
-    """Open podium on `place`; opening it again goes on with what is stored there."""
+async def house(
+    place: Path, *, agent: FakeAgent | None = None, **changes: Any
+) -> AsyncIterator[House]:
+    """Open podium on `place`; opening it again goes on with what is stored there. `changes` are
+    settings other than the usual ones."""
     data, project = place / "data", place / "project"
     if not project.exists():
         await asyncio.to_thread(repository, project)
     data.mkdir(exist_ok=True)
     endpoint = EndpointSettings(base_url="http://127.0.0.1:9/v1", model="m")
-    settings = Settings(data=str(data), token=TOKEN, endpoints={"default": endpoint})
+    usual: dict[str, Any] = {"data": str(data), "token": TOKEN, "endpoints": {"default": endpoint}}
+    settings = Settings(**(usual | changes))
     fake = agent or FakeAgent()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         async with opened(settings, token=TOKEN, projects=[project], agent=fake) as podium:

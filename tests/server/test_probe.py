@@ -1,18 +1,24 @@
 """An endpoint that cannot be used is found before a run is accepted, with the way out."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from itertools import count
 
+import msgspec
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from server.agents.probe import Prober, host_of
-from server.demo.app import Behaviour, create_app, scripted
+from server.demo import wire
+from server.demo.app import Behaviour, create_app, scripted, stream
+from server.demo.script import next_turn
+from server.demo.wire import ChatRequest
 from server.ports import AgentUnavailable, ModelEndpoint
 from server.world import SystemClock
-from tests.fakes.model import FakeModel, calls, refuses, says, serving, silent
+from tests.fakes.model import FakeModel, Gate, calls, garbles, refuses, says, serving, silent
 
 MODEL = "podium-demo"
 
@@ -58,7 +64,7 @@ async def test_a_good_endpoint_is_asked_once_and_the_demo_is_labelled() -> None:
         first = await prober.probe(endpoint(url))
         assert await prober.probe(endpoint(url)) is first
         unnamed = await prober.probe(endpoint(url, model=""))
-    assert len(model.requests) == 2
+    assert len(model.requests) == 4, "two calls for each of two models"
     assert first.public.demo
     assert unnamed.public.model == MODEL, "without a model, the endpoint's first"
 
@@ -117,3 +123,117 @@ async def test_slots_and_window_come_from_the_server(
 def test_the_host_never_shows_a_password() -> None:
     assert host_of("http://user:secret@127.0.0.1:1/v1") == "127.0.0.1:1"
     assert "secret" not in repr(endpoint("http://h/v1", key="secret"))
+
+
+# ── the result ───────────────────────────────────────────────────────────────────────────────────
+
+
+async def refused(*behaviours: Behaviour) -> tuple[AgentUnavailable, int]:
+    """Why the probe refuses a model that behaves so, and how often it was asked."""
+    model = FakeModel(*behaviours)
+    async with serving(model.app) as url:
+        with pytest.raises(AgentUnavailable) as error:
+            await Prober(SystemClock(), seconds=10).probe(endpoint(url))
+    return error.value, len(model.requests)
+
+
+async def test_a_model_that_cannot_fill_in_a_result_is_refused() -> None:
+    cut = calls("podium_probe", {"summary": "Nothing.", "findings": []})
+    error, asked = await refused(scripted(pace=0), cut)
+    assert (error.reason, asked) == ("schema_unmet", 3)
+    assert "missing required field" in error.message
+    assert error.hint
+
+
+async def test_a_result_may_miss_its_form_once() -> None:
+    model = FakeModel(scripted(pace=0), calls("podium_probe", {}), scripted(pace=0))
+    async with serving(model.app) as url:
+        await Prober(SystemClock(), seconds=10).probe(endpoint(url))
+    assert len(model.requests) == 3
+    (tool,) = model.requests[-1].tools or []
+    assert (tool.function.parameters or {})["properties"]["end"] == {
+        "enum": ["complete"], "type": "string",
+    }, "the schema is the one of every reviewing step"  # fmt: skip
+
+
+async def test_a_server_that_takes_no_schema_is_refused() -> None:
+    error, _ = await refused(scripted(pace=0), refuses(400, "cannot compile the JSON schema"))
+    assert error.reason == "schema_unsupported"
+    later, _ = await refused(scripted(pace=0), says("plain"))
+    assert later.reason == "no_tool_calls"
+
+
+@pytest.mark.parametrize(
+    "listing", [b"[]", b'{"data": 1}', b'{"data": [{"id": 5}]}', b"<html>", b"{", b"x" * 5_000_000]
+)
+async def test_a_listing_that_is_none_is_named(listing: bytes) -> None:
+    async def models(_: Request) -> Response:
+        return Response(listing)
+
+    async with serving(Starlette(routes=[Route("/v1/models", models)])) as url:
+        with pytest.raises(AgentUnavailable) as error:
+            await Prober(SystemClock(), seconds=10).probe(endpoint(url))
+    assert error.value.reason == "endpoint_error"
+
+
+async def test_an_answer_without_an_end_is_left() -> None:
+    async def endless(_: ChatRequest) -> Response:
+        return stream((b"data: " + b"x" * 65_536 for _ in count()), pace=0)
+
+    error, _ = await refused(endless)
+    assert (error.reason, "without an end" in error.message) == ("endpoint_error", True)
+
+
+async def test_a_stream_that_is_none_is_named() -> None:
+    error, _ = await refused(garbles())
+    assert error.reason == "endpoint_error"
+
+
+# ── speed, and waiting ───────────────────────────────────────────────────────────────────────────
+
+
+class MovedClock(SystemClock):
+    """A clock that the test moves."""
+
+    seconds = 0.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+async def test_the_reading_speed_is_measured_until_the_first_word() -> None:
+    clock = MovedClock()
+
+    def reading(seconds: float) -> Behaviour:
+        async def answer(request: ChatRequest) -> Response:
+            async def body() -> AsyncIterator[bytes]:
+                clock.seconds += seconds
+                for event in wire.events(request, next_turn(request)):
+                    yield event
+
+            return StreamingResponse(body(), media_type="text/event-stream")
+
+        return answer
+
+    model = FakeModel(reading(9.0), reading(4.5))
+    async with serving(model.app) as url:
+        probe = await Prober(clock, seconds=10).probe(endpoint(url))
+    sizes = [len(msgspec.json.encode(request)) / 4 for request in model.requests]
+    assert probe.prefill_seconds_per_token == pytest.approx(9.0 / sizes[0], rel=0.1)
+    assert 9.0 / sizes[0] < 4.5 / sizes[1], (
+        "a short prompt is mostly latency: the better one counts"
+    )
+
+
+async def test_a_slow_endpoint_delays_no_other() -> None:
+    gate, prober = Gate(), Prober(SystemClock(), seconds=30)
+    slow = FakeModel(gate.hold(scripted(pace=0)))
+    async with serving(slow.app) as slow_url, serving(create_app(pace=0)) as quick_url:
+        waiting = asyncio.create_task(prober.probe(endpoint(slow_url)))
+        again = asyncio.create_task(prober.probe(endpoint(slow_url)))
+        await slow.arrived(1)
+        assert (await prober.probe(endpoint(quick_url))).public.model == MODEL
+        assert not waiting.done()
+        gate.open()
+        assert await waiting is await again, "one trial for both"
+    assert len(slow.requests) == 2

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from server.settings import SettingsError, load
+from server.settings import Settings, SettingsError, load
+
+LOCAL = '[endpoints.default]\nbase_url = "http://127.0.0.1:1/v1"\nmodel = "m"\n'
 
 
 def problems(flags: dict[str, object], environment: dict[str, str], file: Path) -> list[str]:
@@ -13,9 +15,10 @@ def problems(flags: dict[str, object], environment: dict[str, str], file: Path) 
     return refused.value.problems
 
 
-def written(place: Path, text: str) -> Path:
+def written(place: Path, text: str, *, mode: int = 0o600) -> Path:
     file = place / "podium.toml"
     file.write_text(text)
+    file.chmod(mode)
     return file
 
 
@@ -24,41 +27,46 @@ def test_later_sources_win(tmp_path: Path) -> None:
     settings = load({"port": 3, "host": None}, {"PODIUM_PORT": "2"}, file=file)
     assert (settings.port, settings.log_level, settings.data) == (3, "debug", "d")
     assert settings.host == "127.0.0.1"
-
-
-def test_the_environment_names_the_endpoint_whole(tmp_path: Path) -> None:
-    file = written(tmp_path, '[endpoints.default]\nbase_url = "http://a/v1"\napi_key = "k"\n')
-    from_file = load({}, {}, file=file).endpoint
-    assert from_file is not None
-    assert from_file.api_key == "k"
-    environment = {"OPENAI_BASE_URL": "http://b/v1", "OPENAI_MODEL": "m"}
-    named = load({}, environment, file=file).endpoint
-    assert named is not None
-    assert (named.base_url, named.model, named.api_key) == ("http://b/v1", "m", "")
+    assert settings.source("port") == "the command line"
+    assert settings.source("log_level") == str(file)
+    assert settings.source("idle_seconds") == "the defaults"
 
 
 def test_a_key_alone_selects_nothing(tmp_path: Path) -> None:
     settings = load({}, {"OPENAI_API_KEY": "k", "OPENAI_MODEL": "m"}, file=written(tmp_path, ""))
-    assert settings.endpoint is None
+    assert settings.endpoints == {}
+    assert settings.all_models == {}
 
 
 def test_every_problem_is_named_with_its_place(tmp_path: Path) -> None:
-    file = written(tmp_path, 'prot = 1\nidle_seconds = -1\n[endpoints.default]\nbase = "x"\n')
+    text = 'prot = 1\nidle_seconds = -1\n[endpoints.default]\nbase = "x"\nslots = "two"\n'
+    file = written(tmp_path, text)
     found = problems({"port": 70_000}, {"PODIUM_LOG_LEVEL": "loud"}, file)
-    assert len(found) == 4
-    assert [str(file) in problem for problem in found].count(True) == 3
-    assert any("the command line: port" in problem for problem in found)
+    assert len(found) == 7, found
+    assert [str(file) in problem for problem in found].count(True) == 5
+    for says in (
+        f"{file}: prot: unknown key",
+        f"{file}: idle_seconds: Expected `float` > 0",
+        f"{file}: endpoints.default.base: unknown key",
+        f"{file}: endpoints.default.base_url: is missing",
+        f"{file}: endpoints.default.slots: Expected `int",
+        "the command line: port: Expected `int` <= 65535",
+        "the environment (PODIUM_LOG_LEVEL): log_level",
+    ):
+        assert any(problem.startswith(says) for problem in found), says
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
         ("[", "podium.toml"),
-        ('host = "0.0.0.0"', "public_url"),
-        ('public_url = "ftp://x"', "no http(s) URL"),
-        ('[endpoints.default]\nbase_url = "localhost:1"', "no http(s) URL"),
-        ('[endpoints.other]\nbase_url = "http://x/v1"', "only `default`"),
         ('log_level = "loud"', "debug, info"),
+        ("port = '8765'", "port: Expected `int`"),
+        ("keep_attempts = 1", "keep_attempts: Expected `bool`"),
+        ('sources = {port = "x"}', "sources: unknown key"),
+        ("endpoints = 1", "[endpoints.NAME]"),
+        ("[endpoints]\na = 1", "[endpoints.a]"),
+        ('[endpoints."a b"]\nbase_url = "http://127.0.0.1/v1"', "endpoints.a b"),
     ],
 )
 def test_what_cannot_be_used_is_refused(tmp_path: Path, text: str, says: str) -> None:
@@ -67,3 +75,85 @@ def test_what_cannot_be_used_is_refused(tmp_path: Path, text: str, says: str) ->
 
 def test_a_named_file_must_exist(tmp_path: Path) -> None:
     assert "none.toml" in problems({}, {}, tmp_path / "none.toml")[0]
+
+
+# ── the environment's endpoint ───────────────────────────────────────────────────────────────────
+
+
+def test_the_environment_names_the_model_of_everything(tmp_path: Path) -> None:
+    text = 'default_model = "big"\n[roles]\nsecurity = "big"\n' + LOCAL + 'api_key = "k"\n'
+    text += '[models.big]\nendpoint = "default"\nmodel = "b"\n'
+    environment = {"OPENAI_BASE_URL": "http://127.0.0.2/v1", "OPENAI_MODEL": "m2"}
+    settings = load({}, environment, file=written(tmp_path, text))
+    default = settings.endpoints["default"]
+    assert (default.base_url, default.model, default.api_key) == ("http://127.0.0.2/v1", "m2", "")
+    assert settings.default_name == "default"
+    assert settings.roles == {}
+    assert "big" in settings.all_models, "what else the file names can still be chosen"
+
+
+def test_the_environment_lets_nobody_in(tmp_path: Path) -> None:
+    text = LOCAL + 'users = ["ann"]\n[endpoints.b]\nbase_url = "http://[::1]/v1"\nusers = ["ben"]\n'
+    text = f'project_roots = ["{tmp_path / "code"}"]\n{text}'
+    (tmp_path / "code").mkdir()
+    environment = {"OPENAI_BASE_URL": "http://127.0.0.2/v1"}
+    settings = load({}, environment, file=written(tmp_path, text))
+    assert settings.endpoints["default"].users == ["ann"]
+    assert settings.contained_required, "there are still several users"
+
+
+@pytest.mark.parametrize("url", ["https://api.example.com/v1", "http://10.0.0.1:8000/v1"])
+def test_the_environment_leads_beyond_this_machine_only_when_it_says_so(
+    tmp_path: Path, url: str
+) -> None:
+    file = written(tmp_path, "")
+    found = problems({}, {"OPENAI_BASE_URL": url, "OPENAI_API_KEY": "k"}, file)
+    assert "the environment (OPENAI_BASE_URL)" in found[0]
+    assert "PODIUM_REMOTE=1" in found[0]
+    for said in ("0", "", "yes"):
+        assert problems({}, {"OPENAI_BASE_URL": url, "PODIUM_REMOTE": said}, file)
+
+
+def test_the_environment_may_say_so(tmp_path: Path) -> None:
+    environment = {"OPENAI_BASE_URL": "https://api.example.com/v1", "PODIUM_REMOTE": "1"}
+    assert load({}, environment, file=written(tmp_path, "")).endpoints["default"].remote
+    environment["OPENAI_BASE_URL"] = "http://api.example.com/v1"
+    (found,) = problems({}, environment, written(tmp_path, ""))
+    assert "not encrypted" in found
+    assert "plaintext = true" in found
+
+
+# ── names ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def named(place: Path, text: str) -> Settings:
+    return load({}, {}, file=written(place, text))
+
+
+def test_an_endpoint_is_a_model_of_its_own_name(tmp_path: Path) -> None:
+    plain = named(tmp_path, '[endpoints.gpu]\nbase_url = "http://127.0.0.1/v1"\n')
+    assert list(plain.all_models) == ["gpu"]
+    assert plain.default_name == "gpu", "the only one there is"
+    several = named(tmp_path, LOCAL + '[models.big]\nendpoint = "default"\nmodel = "b"\n')
+    assert list(several.all_models) == ["default", "big"]
+    assert several.default_name == "default"
+    bare = LOCAL.replace('model = "m"\n', "")
+    served = named(tmp_path, bare + '[models.big]\nendpoint = "default"\nmodel = "b"\n')
+    assert list(served.all_models) == ["big"]
+
+
+def test_only_what_is_shared_must_be_contained(tmp_path: Path) -> None:
+    assert not named(tmp_path, LOCAL).contained_required
+    assert not named(tmp_path, LOCAL + 'users = ["ann"]').contained_required
+    assert named(tmp_path, 'containment = "required"\n' + LOCAL).contained_required
+    roots = f'project_roots = ["{tmp_path}"]\n'
+    two = named(tmp_path, roots + LOCAL + 'users = ["ann", "ben"]')
+    assert two.contained_required
+    beyond = 'host = "0.0.0.0"\npublic_url = "https://p.example.com"\n'
+    assert named(tmp_path, roots + beyond + LOCAL).contained_required
+
+
+def test_a_key_is_in_no_text_of_the_settings(tmp_path: Path) -> None:
+    settings = named(tmp_path, LOCAL + 'api_key = "very-secret"\n')
+    assert settings.endpoints["default"].api_key == "very-secret"
+    assert "very-secret" not in repr(settings.endpoints)

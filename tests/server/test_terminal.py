@@ -3,6 +3,7 @@
 import io
 from typing import Any
 
+import msgspec
 from rich.console import Console
 
 from protocol.frames import (
@@ -17,9 +18,10 @@ from protocol.frames import (
     ToolStatus,
 )
 from protocol.ids import RunId, StepId
+from protocol.plan import Endpoint, Seat
 from protocol.report import Confidence, Coverage, Finding, Severity
 from protocol.states import StepStatus
-from server.terminal import LiveTable, PlainLines, clean
+from server.terminal import LiveTable, PlainLines, clean, plan_lines
 from tests.flows.plans import review_shape
 
 PLAN = review_shape()
@@ -106,3 +108,19 @@ def test_what_an_agent_says_after_a_tool_begins_anew() -> None:
 
 def test_clean_keeps_lines_and_tabs() -> None:
     assert clean("a\tb\nc\x1b[0m\x9b") == "a\tb\nc\ufffd[0m\ufffd"
+
+
+def test_a_plan_names_the_host_and_model_of_every_role() -> None:
+    gpu = Endpoint(name="gpu", host="gpu:8000", model="big", demo=True)
+    (first, *others) = PLAN.steps
+    role = str(first.role)
+    plan = msgspec.structs.replace(
+        PLAN,
+        steps=[msgspec.structs.replace(first, endpoint=gpu), *others],
+        roster=[Seat(role=it, title=it, reason="asked for") for it in (role, "security")],
+    )
+    lines = plan_lines(plan)
+    assert "model: qwen at 127.0.0.1:8080" in lines
+    assert f"  {role}: asked for · big at gpu:8000" in lines
+    assert "  security: asked for" in lines
+    assert "scripted demo model, not a review" in lines, "one scripted role is enough"

@@ -1,0 +1,187 @@
+"""What the settings must say before podium starts: a guard is as strong as it was set, or there is
+no start. Pure but for looking whether a folder exists.
+"""
+
+from collections.abc import Collection, Iterator
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from server.addresses import fault_of, is_loopback, is_plain, is_remote
+
+if TYPE_CHECKING:  # the settings are made with this module
+    from server.settings import ModelSettings, Settings
+
+
+def problems(settings: "Settings") -> list[str]:
+    """Every rule that the settings break, as a sentence with its key, its source and the way
+    out."""
+    return [
+        f"{settings.source(key)}: {key}: {says}"
+        for rule in (_addresses, _listening, _names, _containment, _roots)
+        for key, says in rule(settings)
+    ]
+
+
+def unknown_roles(settings: "Settings", known: Collection[str]) -> list[str]:
+    """The roles of the settings that no flow of the catalogue has."""
+    found = []
+    for role in sorted(set(settings.roles) - set(known)):
+        close = get_close_matches(role, list(known), n=1)
+        way_out = f"did you mean `{close[0]}`?" if close else f"there are: {', '.join(known)}"
+        key = f"roles.{role}"
+        found.append(f"{settings.source(key)}: {key}: no flow has a role `{role}`; {way_out}")
+    return found
+
+
+Fault = tuple[str, str]
+"""A key and what is wrong with it."""
+
+
+def _addresses(settings: "Settings") -> Iterator[Fault]:
+    for name, endpoint in settings.endpoints.items():
+        key, url = f"endpoints.{name}.base_url", endpoint.base_url
+        fault = fault_of(url)
+        if fault is not None:
+            yield key, f"`{_shown(url)}` {fault}"
+        elif is_remote(url):
+            yield from _beyond(key, url, remote=endpoint.remote, plaintext=endpoint.plaintext)
+
+
+def _beyond(key: str, url: str, *, remote: bool, plaintext: bool) -> Iterator[Fault]:
+    if not remote:
+        yield (
+            key,
+            f"{url} is beyond this machine, and text of the project would be sent there; add"
+            " `remote = true` to its table to allow that",
+        )
+    if is_plain(url) and not plaintext:
+        yield (
+            key,
+            f"{url} is not encrypted; use https, or add `plaintext = true` to its table in the"
+            " settings file when everyone on the way may read along",
+        )
+
+
+def _listening(settings: "Settings") -> Iterator[Fault]:
+    if not is_loopback(settings.host) and not settings.public_url:
+        yield (
+            "host",
+            f"{settings.host} is beyond loopback; set public_url to the address that browsers use,"
+            " so that other sites can be refused",
+        )
+    places = [("public_url", settings.public_url)] if settings.public_url else []
+    places += [("allowed_origins", origin) for origin in settings.allowed_origins]
+    for key, url in places:
+        fault = fault_of(url)
+        if fault is not None:
+            yield key, f"`{_shown(url)}` {fault}"
+
+
+# ── names ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _names(settings: "Settings") -> Iterator[Fault]:
+    known = settings.all_models
+    for name, model in settings.models.items():
+        if model.endpoint not in settings.endpoints:
+            yield f"models.{name}.endpoint", _nothing(model.endpoint, settings.endpoints)
+        if not _somebody(settings, model):
+            yield (
+                f"models.{name}.users",
+                f"names nobody who may use the endpoint `{model.endpoint}`; name somebody of"
+                " [endpoints.*].users, or take the line out",
+            )
+        if not model.model:
+            yield f"models.{name}.model", "is empty; write the name that the endpoint knows"
+        if _is_model_itself(settings, name):
+            yield (
+                f"models.{name}",
+                f"the endpoint `{name}` is a model of that name itself; choose another name here,"
+                f" or take `model` out of [endpoints.{name}]",
+            )
+    for role, name in settings.roles.items():
+        if name not in known:
+            yield f"roles.{role}", _nothing(name, known)
+    yield from _default(settings)
+
+
+def _is_model_itself(settings: "Settings", name: str) -> bool:
+    endpoint = settings.endpoints.get(name)
+    served = {model.endpoint for model in settings.models.values()}
+    return endpoint is not None and (bool(endpoint.model) or name not in served)
+
+
+def _somebody(settings: "Settings", model: "ModelSettings") -> bool:
+    """Whether anybody may use the model of those who may use its endpoint."""
+    endpoint = settings.endpoints.get(model.endpoint)
+    if endpoint is None or endpoint.users is None or model.users is None:
+        return True
+    return bool(set(endpoint.users) & set(model.users))
+
+
+def _default(settings: "Settings") -> Iterator[Fault]:
+    known = settings.all_models
+    name = settings.default_name
+    if settings.default_model and name not in known:
+        yield "default_model", _nothing(settings.default_model, known)
+    elif name is None and known:
+        yield "default_model", f"is missing; set it to one of {', '.join(known)}"
+
+
+def _nothing(name: str, known: Collection[str]) -> str:
+    there = f"there are: {', '.join(known)}" if known else "there is none"
+    return f"`{name}` names nothing; {there}"
+
+
+# ── several people, or a network ─────────────────────────────────────────────────────────────────
+
+
+def _why_shared(settings: "Settings") -> str:
+    if not is_loopback(settings.host):
+        return f"podium listens beyond loopback (host = {settings.host})"
+    return f"several users are named ({', '.join(sorted(settings.users))})"
+
+
+def _containment(settings: "Settings") -> Iterator[Fault]:
+    if settings.containment == "off" and settings.shared:
+        yield (
+            "containment",
+            f"`off` is not allowed while {_why_shared(settings)}; take it out, or set it to auto",
+        )
+
+
+def _roots(settings: "Settings") -> Iterator[Fault]:
+    if settings.shared and not settings.project_roots:
+        yield (
+            "project_roots",
+            f"is required while {_why_shared(settings)}; name the folders that hold what may be"
+            ' reviewed, as ["/srv/code"]',
+        )
+    for root in settings.project_roots:
+        fault = _fault_of_root(root, settings.directory)
+        if fault:
+            yield "project_roots", f"{_shown(root)} {fault}"
+
+
+def _fault_of_root(root: str, data: Path) -> str | None:
+    if not Path(root).is_absolute():
+        return "is no absolute path; write it out in full"
+    try:
+        path, data = Path(root).resolve(), data.resolve()
+        if not path.is_dir():
+            return "is no folder; make it, or correct the path"
+    except (OSError, ValueError, RuntimeError):
+        return "cannot be used as a path; correct it"
+    if path == Path(path.anchor):
+        return "is the whole disk and bounds nothing; name the folders that are meant"
+    if path.is_relative_to(data):
+        return f"is podium's own data directory {data}; name another folder"
+    return None
+
+
+def _shown(text: str) -> str:
+    """A text of the settings in a sentence: short, on one line, and without a password."""
+    before, at, after = text.rpartition("@")
+    safe = f"{before.partition('://')[0]}://…@{after}" if at else text
+    return "".join(c if c.isprintable() else "\ufffd" for c in safe)[:200]
