@@ -8,15 +8,24 @@ from typing import NamedTuple
 
 from rich.console import Console
 
+from protocol.resources import Level
+from server.agents import containment
+from server.agents.cage import SHIPPED, Found
 from server.agents.installation import find_node
 from server.agents.qwen_runner import QwenRunner
 from server.local import running_server
 from server.ports import AgentUnavailable, ModelEndpoint
-from server.settings import Settings, default_file
+from server.settings import LOOPBACK, Settings, default_file
 from server.world import SystemClock
 
 UNAVAILABLE = 4
 MIN_PYTHON = (3, 11)
+ENFORCED = {
+    Level.FILESYSTEM: "agents see the copy under review and their own program, read-only",
+    Level.NETWORK: "agents reach podium's relay to the model, and no other address",
+    Level.PROCESSES: "agents see no other process, and none of theirs outlives them",
+}
+"""What a level of the containment means; each is tried on this machine before it is told."""
 
 
 class Finding(NamedTuple):
@@ -32,25 +41,30 @@ class Finding(NamedTuple):
 async def examine(console: Console, settings: Settings) -> int:
     """Print every finding; 0 when an agent can start, else 4."""
     agent = QwenRunner(settings.directory, clock=SystemClock())
-    checks: list[Callable[[], Awaitable[Finding]]] = [
+    checks: list[Callable[[], Awaitable[Finding | list[Finding]]]] = [
         _python,
         _git,
         _node,
         lambda: _qwen(agent),
-        _bubblewrap,
+        lambda: _containment(settings),
         lambda: _data(settings),
         lambda: _server(settings),
         lambda: _endpoint(agent, settings),
     ]
     well = True
     for check in checks:
-        finding = await check()
-        mark = "✓" if finding.well else "✗" if finding.required else "–"
-        console.print(f"{mark} {finding.name}: {finding.says}", markup=False, highlight=False)
-        if finding.hint and not finding.well:
-            console.print(f"    → {finding.hint}", markup=False, highlight=False)
-        well &= finding.well or not finding.required
+        found = await check()
+        for finding in found if isinstance(found, list) else [found]:
+            _print(console, finding)
+            well &= finding.well or not finding.required
     return 0 if well else UNAVAILABLE
+
+
+def _print(console: Console, finding: Finding) -> None:
+    mark = "✓" if finding.well else "✗" if finding.required else "–"
+    console.print(f"{mark} {finding.name}: {finding.says}", markup=False, highlight=False)
+    if finding.hint and not finding.well:
+        console.print(f"    → {finding.hint}", markup=False, highlight=False)
 
 
 async def _python() -> Finding:
@@ -77,10 +91,34 @@ async def _qwen(agent: QwenRunner) -> Finding:
         return Finding("qwen", False, error.message, error.hint)
 
 
-async def _bubblewrap() -> Finding:
-    path = shutil.which("bwrap")
-    says = f"{path}; agents are not contained by it yet" if path else "missing"
-    return Finding("bubblewrap", path is not None, says, "apt install bubblewrap", required=False)
+async def _containment(settings: Settings) -> list[Finding]:
+    """Each level, tried with a real agent's flags."""
+    try:
+        node = (await asyncio.to_thread(find_node)).program
+    except AgentUnavailable:
+        says = "cannot be tried without Node"
+        return [Finding("contained", False, says, required=_must_be_contained(settings))]
+    return contained(await containment.examine(node, SHIPPED), settings)
+
+
+def contained(found: Found, settings: Settings) -> list[Finding]:
+    """A line for each level: what it keeps an agent from, or why it is not there."""
+    lines: list[Finding] = []
+    for level in Level:
+        there = level in found.levels
+        # What is missing is explained once, at the first level that is.
+        first = not there and not any(not line.well for line in lines)
+        says = ENFORCED[level] if there else f"not here: {found.reason}"
+        if there and settings.containment == "off":
+            says += '; possible here, but `containment = "off"` in the settings'
+        required = _must_be_contained(settings)
+        hint = found.hint if first else None
+        lines.append(Finding(f"contained: {level}", there, says, hint, required=required))
+    return lines
+
+
+def _must_be_contained(settings: Settings) -> bool:
+    return settings.containment == "required" or settings.host not in LOOPBACK
 
 
 async def _data(settings: Settings) -> Finding:
