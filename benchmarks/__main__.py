@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import httpx
 
+from benchmarks.containment import containment_costs
 from benchmarks.server import Bench, stand_in
 from protocol.commands import Launch
 from protocol.frames import FlowRunStepTool
@@ -42,6 +43,7 @@ async def main() -> int:
     rows = [*await start_and_size(), await launch_to_process()]
     rows += await agent_to_socket(rate=50, name="agent writes → socket, 50 frames/s")
     rows += await agent_to_socket(rate=1_000, name="agent writes → socket, 1,000 frames/s")
+    rows += await containing()
     width = max(len(row.name) for row in rows)
     print(f"\n{'what':<{width}}  {'target':<10}  measured")
     for row in rows:
@@ -198,6 +200,17 @@ async def watched(bench: Bench) -> list[float]:
             if isinstance(frame, FlowRunStepTool) and frame.name == "glob" and frame.args:
                 delays.append(time.time() - float(json.loads(frame.args)["at"]))
     return delays
+
+
+# --- what holding an agent costs ----------------------------------------------------------------
+
+
+async def containing() -> list[Row]:
+    costs = await containment_costs()
+    return [
+        Row("containment and self-test, per attempt", "≤ 50 ms", costs.contained, costs.good),
+        Row("guardian instead, per attempt", "none", costs.guarded, True),
+    ]
 
 
 def seconds(values: Sequence[float]) -> str:

@@ -176,7 +176,7 @@ class AgentProcess:
     def _kill_tree(self) -> None:
         # The number may be another's as soon as the process was waited for.
         if identity(self.pid) == self._identity:
-            kill_tree(self.pid, lambda: os.kill(self.pid, signal.SIGKILL))
+            kill_tree(self.pid, lambda number: os.kill(self.pid, number))
 
     async def _gone(self) -> bool:
         with suppress(TimeoutError):

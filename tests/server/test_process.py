@@ -207,6 +207,27 @@ def test_what_an_earlier_server_left_is_killed_once(tmp_path: Path) -> None:
         assert reap_orphans(tmp_path) == 0
 
 
+def test_what_a_bubblewrap_left_that_died_at_its_start_is_killed(tmp_path: Path) -> None:
+    """Its child waits for it for ever, in its session and under its command line."""
+    with left_over(tmp_path) as child:
+        place = tmp_path / "attempts" / "run" / "step" / "1"
+        script = f": {place}/settings.json; (sleep 600; :) & exec cat"
+        leader = subprocess.Popen(
+            ["/bin/sh", "-c", script],
+            start_new_session=True,
+            env={"MARK": f"{tmp_path} second"},
+            stdin=subprocess.PIPE,
+        )
+        record(leader.pid, place / "process.json")
+        leader.communicate()
+        while len(marked(f"{tmp_path} second")) < 2:
+            pass
+        assert reap_orphans(tmp_path) == 1
+        # Its own child, which names no attempt, is of another making in this test.
+        assert len(marked(f"{tmp_path} second")) == 1
+        assert child.poll() is None
+
+
 @pytest.mark.parametrize(
     "changes",
     [
