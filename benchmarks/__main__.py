@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import httpx
 
+from benchmarks.containment import containment_costs
 from benchmarks.relay import first_token
 from benchmarks.server import Bench, stand_in
 from protocol.commands import Launch
@@ -44,6 +45,7 @@ async def main() -> int:
     rows += await agent_to_socket(rate=50, name="agent writes → socket, 50 frames/s")
     rows += await agent_to_socket(rate=1_000, name="agent writes → socket, 1,000 frames/s")
     rows += await relay_rows()
+    rows += await containing()
     width = max(len(row.name) for row in rows)
     print(f"\n{'what':<{width}}  {'target':<10}  measured")
     for row in rows:
@@ -214,6 +216,17 @@ async def relay_rows() -> list[Row]:
             added.median <= 0.002,
         )
         for added in await first_token()
+    ]
+
+
+# --- what holding an agent costs ----------------------------------------------------------------
+
+
+async def containing() -> list[Row]:
+    costs = await containment_costs()
+    return [
+        Row("containment and self-test, per attempt", "≤ 50 ms", costs.contained, costs.good),
+        Row("guardian instead, per attempt", "none", costs.guarded, True),
     ]
 
 

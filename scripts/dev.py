@@ -50,6 +50,8 @@ SHIPPED = (
     "flows/briefs/*.md",
     "flows/catalog/*.toml",
     "server/agents/qwen/**/*.json",
+    "server/agents/qwen/*.mjs",
+    "server/agents/qwen/etc/*",
     "server/stores/**/*.sql",
     "server/web/*.*",
 )

@@ -9,7 +9,10 @@ from typing import NamedTuple
 from rich.console import Console
 
 from flows import registry
+from protocol.resources import Level
 from server.agent import agent_of
+from server.agents import containment, installation
+from server.agents.cage import SHIPPED, Found
 from server.agents.installation import find_node
 from server.agents.qwen_runner import QwenRunner
 from server.endpoints import configured, describe, models_of, place, roles_of, uses
@@ -24,6 +27,12 @@ from server.world import SystemClock
 
 UNAVAILABLE = 4
 MIN_PYTHON = (3, 11)
+ENFORCED = {
+    Level.FILESYSTEM: "agents see the copy under review and their own program, read-only",
+    Level.NETWORK: "agents reach podium's relay to the model, and no other address",
+    Level.PROCESSES: "agents see no other process, and none of theirs outlives them",
+}
+"""What a level of the containment means; each is tried on this machine before it is told."""
 
 
 class Finding(NamedTuple):
@@ -43,14 +52,15 @@ async def examine(console: Console, settings: Settings) -> int:
         _python,
         _git,
         _node,
-        lambda: _qwen(agent),
-        _bubblewrap,
+        _qwen,
         lambda: _data(settings),
         lambda: _server(settings),
     ]
     well = True
     for check in checks:
         well &= show(console, await check())
+    for finding in await _containment(settings):
+        well &= show(console, finding)
     async for finding in tried_models(agent, settings):
         well &= show(console, finding)
     return 0 if well else UNAVAILABLE
@@ -85,17 +95,37 @@ async def _node() -> Finding:
         return Finding("Node", False, error.message, error.hint)
 
 
-async def _qwen(agent: QwenRunner) -> Finding:
+async def _qwen() -> Finding:
     try:
-        return Finding("qwen", True, await agent.check())
+        return Finding("qwen", True, (await asyncio.to_thread(installation.find)).version)
     except AgentUnavailable as error:
         return Finding("qwen", False, error.message, error.hint)
 
 
-async def _bubblewrap() -> Finding:
-    path = shutil.which("bwrap")
-    says = f"{path}; agents are not contained by it yet" if path else "missing"
-    return Finding("bubblewrap", path is not None, says, "apt install bubblewrap", required=False)
+async def _containment(settings: Settings) -> list[Finding]:
+    """Each level, tried with a real agent's flags."""
+    try:
+        node = (await asyncio.to_thread(find_node)).program
+    except AgentUnavailable:
+        says = "cannot be tried without Node"
+        return [Finding("contained", False, says, required=settings.contained_required)]
+    return contained(await containment.examine(node, SHIPPED), settings)
+
+
+def contained(found: Found, settings: Settings) -> list[Finding]:
+    """A line for each level: what it keeps an agent from, or why it is not there."""
+    lines: list[Finding] = []
+    for level in Level:
+        there = level in found.levels
+        # What is missing is explained once, at the first level that is.
+        first = not there and not any(not line.well for line in lines)
+        says = ENFORCED[level] if there else f"not here: {found.reason}"
+        if there and settings.containment == "off":
+            says += '; possible here, but `containment = "off"` in the settings'
+        required = settings.contained_required
+        hint = found.hint if first else None
+        lines.append(Finding(f"contained: {level}", there, says, hint, required=required))
+    return lines
 
 
 async def _data(settings: Settings) -> Finding:

@@ -25,6 +25,7 @@ PR_SET_CHILD_SUBREAPER = 36
 NOT_STARTED = 127
 PAUSE = 0.002
 """Seconds between two looks at what is left."""
+CHASES = 100
 RAISED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """End the tree as the end of the lifeline does."""
 RESTORED = (signal.SIGPIPE, signal.SIGXFSZ)
@@ -167,12 +168,26 @@ def end_all(agent: int) -> None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(agent, signal.SIGKILL)
     while kill_descendants(os.getpid()) or has_children():
+        for _ in range(CHASES):
+            kill_children()
         time.sleep(PAUSE)
 
 
+def kill_children() -> None:
+    """Kill the direct children: who lost a parent is one. This is quick enough to catch up with
+    processes that fork and end at once, of which a look at all processes is always too old."""
+    with suppress(OSError), open("/proc/thread-self/children", encoding="ascii") as file:
+        for pid in file.read().split():
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+
+
 def has_children() -> bool:
+    """Take all that ended; whether any is left."""
     try:
-        return os.waitpid(-1, os.WNOHANG) is not None
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+        return True
     except ChildProcessError:
         return False
 

@@ -103,6 +103,13 @@ def named(exit_code: int | None, stderr: str, limits: Limits) -> AgentFailure | 
     return None
 
 
+def overfull(outputs: Sequence[Path], limits: Limits) -> AgentFailure | None:
+    """Whether a process that ended had filled an output file: the kernel lets nobody write more,
+    and few programs end for that reason alone."""
+    full = max(map(_size, outputs), default=0) >= limits.file_mib * MIB
+    return _output(limits) if full else None
+
+
 def _memory(limits: Limits) -> AgentFailure:
     hint = "raise agent_memory_mib, or review fewer files"
     message = f"the agent took more than {limits.memory_mib} MiB of memory ({hint})"

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from server.agents.guardian import descendants, kill_descendants, stat
+from server.agents.guardian import descendants, kill_descendants, processes, stat
 
 KILL_SECONDS = 5.0
 PAUSE = 0.002
@@ -52,36 +52,68 @@ def reap_orphans(data: Path) -> int:
             found = msgspec.json.decode(place.read_bytes(), type=Recorded)
         except (OSError, msgspec.DecodeError):
             continue
-        reaped += _reap(found)
+        reaped += _reap(found, place)
     return reaped
 
 
-def _reap(wanted: Recorded) -> bool:
+def _reap(wanted: Recorded, place: Path) -> bool:
     try:
         # Held from before the look to the signal: its number cannot change owner in between.
         handle = os.pidfd_open(wanted.pid)
     except (OSError, AttributeError, OverflowError):
-        return False
+        return _reap_cut_start(wanted, place)
     try:
         if identity(wanted.pid) != wanted:
             return False
-        kill_tree(wanted.pid, lambda: signal.pidfd_send_signal(handle, signal.SIGKILL))
+        kill_tree(wanted.pid, lambda number: signal.pidfd_send_signal(handle, number))
         return True
     finally:
         os.close(handle)
 
 
-def kill_tree(root: int, kill_root: Callable[[], None]) -> None:
+def _reap_cut_start(wanted: Recorded, place: Path) -> bool:
+    """Kill what is left of a bubblewrap that died in the millisecond in which it has a child that
+    waits for it and does not yet die with it. The child is of its session, and has its command
+    line, which names the attempt."""
+    found = [
+        pid
+        for pid in processes()
+        if (fields := stat(pid)) and int(fields[3]) == wanted.pid and _names(pid, place.parent)
+    ]
+    for pid in found:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    _wait_gone(found, time.monotonic() + KILL_SECONDS)
+    return bool(found)
+
+
+def _names(pid: int, folder: Path) -> bool:
+    try:
+        return os.fsencode(f"{folder}/") in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def kill_tree(root: int, send: Callable[[int], None]) -> None:
     """Kill all that came of a process, then itself, and wait until they are gone: at most
-    KILL_SECONDS, though a killed process is gone at once."""
+    KILL_SECONDS, though a killed process is gone at once. `send` sends the root a signal."""
     deadline = time.monotonic() + KILL_SECONDS
+    _stop(root, send, deadline)
     known = {pid for pid, _ in descendants(root)}
     while kill_descendants(root) and time.monotonic() < deadline:
         known |= {pid for pid, _ in descendants(root)}
         time.sleep(PAUSE)
     with suppress(ProcessLookupError):
-        kill_root()
+        send(signal.SIGKILL)
     _wait_gone([root, *known], deadline)
+
+
+def _stop(root: int, send: Callable[[int], None], deadline: float) -> None:
+    """It must not die while it forks: the child would be nobody's. Stopped, it does neither."""
+    with suppress(ProcessLookupError):
+        send(signal.SIGSTOP)
+    while (fields := stat(root)) and fields[0] not in "Tt" and time.monotonic() < deadline:
+        time.sleep(PAUSE)
 
 
 def _wait_gone(pids: Iterable[int], deadline: float) -> None:

@@ -9,7 +9,7 @@ from typing import IO, Any, Self
 
 from server.agents.cage import IN_MEMORY, Launch
 from server.agents.invocation import Places
-from server.agents.limits import Limits, watch
+from server.agents.limits import Limits, overfull, watch
 from server.agents.orphans import KILL_SECONDS, Recorded, identity, kill_tree, record
 from server.agents.spawn import spawn
 from server.ports import AgentFailure, Clock
@@ -40,12 +40,15 @@ class AgentProcess:
         launch: Launch,
         places: Places,
         *,
+        limits: Limits,
         lifeline: int | None,
         clock: Clock,
     ) -> None:
         self._process = process
         self._launch = launch
         self._places = places
+        self._outputs = (places.stdout, places.stderr)
+        self._limits = limits
         self._lifeline = lifeline
         self._clock = clock
         self._position = 0
@@ -53,7 +56,7 @@ class AgentProcess:
         self._watching: asyncio.Task[None] | None = None
         self._killing: asyncio.Task[None] | None = None
         self.exceeded: AgentFailure | None = None
-        """The limit for which the tree was killed."""
+        """The limit for which the tree was killed, or which its output reached."""
         self.ended_at: datetime | None = None
         """When its last process was gone; None before `kill` returned."""
 
@@ -63,24 +66,24 @@ class AgentProcess:
 
         Cancelled at any moment it leaves no process. Only in the main thread: see `spawn`.
         """
-        spawning = asyncio.ensure_future(cls._spawn(launch, places, clock))
+        spawning = asyncio.ensure_future(cls._spawn(launch, places, limits, clock))
         cancelled = await _settled(spawning)
         if cancelled is not None:
             if not spawning.cancelled() and spawning.exception() is None:
                 await _settled(asyncio.ensure_future(spawning.result().kill()))
             raise cancelled
         process = spawning.result()
-        process._watching = asyncio.create_task(process._watch(limits), name="agent limits")
+        process._watching = asyncio.create_task(process._watch(), name="agent limits")
         return process
 
     @classmethod
-    async def _spawn(cls, launch: Launch, places: Places, clock: Clock) -> Self:
+    async def _spawn(cls, launch: Launch, places: Places, limits: Limits, clock: Clock) -> Self:
         out, err = await asyncio.to_thread(_open_outputs, places)
         with out, err:
             process, lifeline = await spawn(
                 launch, cwd=places.cwd, stdin=asyncio.subprocess.PIPE, stdout=out, stderr=err
             )
-        self = cls(process, launch, places, lifeline=lifeline, clock=clock)
+        self = cls(process, launch, places, limits=limits, lifeline=lifeline, clock=clock)
         try:
             self._identity = await asyncio.to_thread(record, self.pid, places.process)
         except BaseException:
@@ -152,6 +155,8 @@ class AgentProcess:
         if self._process.stdin is not None:
             self._process.stdin.close()
         self.ended_at = self._clock.now()
+        if self.exceeded is None:
+            self.exceeded = await asyncio.to_thread(overfull, self._outputs, self._limits)
         if self._watching is not None and not self._watching.cancelled():
             # A watch that broke must not pass for one that saw nothing.
             self._watching.result()
@@ -171,7 +176,7 @@ class AgentProcess:
     def _kill_tree(self) -> None:
         # The number may be another's as soon as the process was waited for.
         if identity(self.pid) == self._identity:
-            kill_tree(self.pid, lambda: os.kill(self.pid, signal.SIGKILL))
+            kill_tree(self.pid, lambda number: os.kill(self.pid, number))
 
     async def _gone(self) -> bool:
         with suppress(TimeoutError):
@@ -180,12 +185,12 @@ class AgentProcess:
                 return True
         return False
 
-    async def _watch(self, limits: Limits) -> None:
+    async def _watch(self) -> None:
         self.exceeded = await watch(
             self.pid,
-            limits,
+            self._limits,
             clock=self._clock,
-            outputs=(self._places.stdout, self._places.stderr),
+            outputs=self._outputs,
             mounts=tuple(IN_MEMORY) if self._launch.contained else (),
         )
         await self._end_tree()

@@ -25,6 +25,10 @@ CLONE = "sudo sysctl kernel.unprivileged_userns_clone=1"
 MORE = "sudo sysctl user.max_user_namespaces=15000"
 
 
+TESTED = "podium self-test: "
+"""How preload.mjs begins what it says."""
+
+
 class Host(Struct, frozen=True, kw_only=True):
     """What of this host bears on namespaces."""
 
@@ -63,13 +67,14 @@ def _number(name: str, default: int) -> int:
 
 def explain(said: str, host: Host, bwrap: Path) -> Refusal:
     """What a failed trial says, in words for a person; `said` is its stderr."""
-    last = next((line for line in reversed(said.splitlines()) if line.strip()), "nothing")
+    lines = [line for line in said.splitlines() if line.strip()]
+    last = next((line for line in lines if line.startswith(TESTED)), lines[-1] if lines else "")
     found = _cause(said, host, bwrap)
     return Refusal(f"{found.reason} (it said: {last.strip()[:200]})", found.hint)
 
 
 def _cause(said: str, host: Host, bwrap: Path) -> Refusal:
-    if "podium self-test: " in said:
+    if TESTED in said:
         return Refusal("bubblewrap ran, and yet what must fail succeeded", BY_HAND)
     if "loading shared libraries" in said or "execvp" in said or "not found" in said:
         where = ", whose programs lie elsewhere" if host.nix else ""

@@ -20,12 +20,14 @@ setInterval(() => {}, 1000);
 
 
 def serve() -> None:
-    place, mark, contained = sys.argv[1:]
-    found = allowed() if contained else None
+    place, mark, kind = sys.argv[1:]
+    found = allowed() if kind == "contained" else None
 
     async def main() -> None:
         async with scripted(Path(place)) as here:
             launch = here.launch(HIDING, found=found, mark=mark)
+            if kind == "unguarded":
+                launch = launch._replace(guarded=False)
             await here.start_launch(launch)
             await until(lambda: {*_commands(mark)} >= {f"sleep 60{n}" for n in range(5)})
             print("ready", flush=True)

@@ -298,7 +298,7 @@ async def dies_with_its_server(place: Path, *, contained: bool) -> None:
     mark = f"podium-test-{uuid.uuid4()}"
     script = "from tests.contract.hiding import serve; serve()"
     server = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", script, str(place), mark, "contained" if contained else "",
+        sys.executable, "-c", script, str(place), mark, "contained" if contained else "guarded",
         stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:

@@ -28,6 +28,7 @@ from server.ports import (
 )
 from server.world import SystemClock
 from tests.fakes.model import FakeModel, Gate, calls, fixed, refuses, says, serving
+from tests.fakes.scripted import until
 
 pytestmark = [pytest.mark.real_agent, pytest.mark.timeout(90)]
 
@@ -264,10 +265,8 @@ async def test_nothing_outlives_a_killed_server(tmp_path: Path, contained: bool)
         await model.arrived(1)
         assert here.processes()
         server.kill()
+        await until(lambda: here.processes() == [], seconds=2)
         await server.wait()
-        async with asyncio.timeout(2):
-            while here.processes():
-                await asyncio.sleep(0)
 
 
 async def attempt_of_a_server(place: Path, url: str, contained: str) -> None:

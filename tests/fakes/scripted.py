@@ -156,6 +156,7 @@ async def scripted(place: Path, relay: Relay | None = None) -> AsyncIterator[Scr
         unix.listen()
         server = await asyncio.to_thread(identity, os.getpid())
         assert server is not None
+        await asyncio.to_thread(node)
         here = Scripted(place, relay, canary=port.getsockname()[1], server=server)
         async with serving_on(relay.app, port, unix):
             try:
