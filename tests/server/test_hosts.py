@@ -251,7 +251,6 @@ def test_doctor_says_why_a_level_is_missing_and_what_brings_it() -> None:
         ({}, False),
         ({"containment": "required"}, True),
         ({"host": "0.0.0.0", "public_url": "http://podium.example"}, True),
-        ({"host": "0.0.0.0", "public_url": "http://podium.example", "containment": "off"}, True),
     ],
 )
 def test_a_missing_level_counts_where_containment_is_required(
