@@ -4,6 +4,7 @@ The runner, the channel and the routes know only these; `app.py` joins them with
 and agents that keep the promises.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -433,6 +434,17 @@ class AgentResult(Struct, frozen=True, kw_only=True):
     denied_tools: int
 
 
+class AttemptCancelled(asyncio.CancelledError):
+    """An attempt was cancelled after its process had started, and this is what was seen of it.
+
+    `result` has usage and receipt, and a failure only when read-only is not proven.
+    """
+
+    def __init__(self, result: AgentResult) -> None:
+        super().__init__()
+        self.result = result
+
+
 AgentFrame = FlowRunStepDelta | FlowRunStepTool | FlowRunStepNotice
 Emit = Callable[[Sequence[AgentFrame]], Awaitable[None]]
 """Takes frames in order; returning late is back-pressure that the agent's reader must honour."""
@@ -456,8 +468,8 @@ class AgentRunner(Protocol):
         ...
 
     async def run(self, order: AgentOrder, emit: Emit) -> AgentResult:
-        """Make one attempt. Cancelling it kills the agent's whole process tree and returns only
-        when the last process is gone."""
+        """Make one attempt. Cancelling it kills the agent's whole process tree; it ends only when
+        the last process is gone, with AttemptCancelled if there was one."""
         ...
 
 

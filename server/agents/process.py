@@ -67,10 +67,10 @@ class AgentProcess:
         Cancelled at any moment it leaves no process. Only in the main thread: see `spawn`.
         """
         spawning = asyncio.ensure_future(cls._spawn(launch, places, limits, clock))
-        cancelled = await _settled(spawning)
+        cancelled = await settled(spawning)
         if cancelled is not None:
             if not spawning.cancelled() and spawning.exception() is None:
-                await _settled(asyncio.ensure_future(spawning.result().kill()))
+                await settled(asyncio.ensure_future(spawning.result().kill()))
             raise cancelled
         process = spawning.result()
         process._watching = asyncio.create_task(process._watch(), name="agent limits")
@@ -143,7 +143,7 @@ class AgentProcess:
         """
         if self._killing is None:
             self._killing = asyncio.create_task(self._end(), name="agent kill")
-        if cancelled := await _settled(self._killing):
+        if cancelled := await settled(self._killing):
             raise cancelled
         self._killing.result()
 
@@ -200,7 +200,7 @@ def _open_outputs(places: Places) -> tuple[IO[bytes], IO[bytes]]:
     return places.stdout.open("wb"), places.stderr.open("wb")
 
 
-async def _settled(work: asyncio.Future[Any]) -> asyncio.CancelledError | None:
+async def settled(work: asyncio.Future[Any]) -> asyncio.CancelledError | None:
     """Wait until the work is done, whatever comes; the cancellation that came, if one did."""
     cancelled = None
     while not work.done():

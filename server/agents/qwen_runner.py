@@ -21,7 +21,7 @@ from server.agents.limits import MIB, Limits, named
 from server.agents.orphans import identity, reap_orphans
 from server.agents.outcome import Delivered, outcome
 from server.agents.probe import Prober
-from server.agents.process import AgentProcess
+from server.agents.process import AgentProcess, settled
 from server.agents.profile import profile_of
 from server.agents.proof import Evidence, proof
 from server.agents.reasons import FailureReason, failure
@@ -38,6 +38,7 @@ from server.ports import (
     AgentOrder,
     AgentResult,
     AgentUnavailable,
+    AttemptCancelled,
     Clock,
     Emit,
     ModelEndpoint,
@@ -183,6 +184,7 @@ class _Attempt:
         self._clock = clock
         expected = Expected(version=installed.version, model=order.endpoint.model)
         self._parser = StreamParser(ref, expected=expected, tree=str(order.tree))
+        self._process: AgentProcess | None = None
 
     async def run(self) -> AgentResult:
         order = self._order
@@ -198,10 +200,23 @@ class _Attempt:
         given = self._relay.admit(_admission(self._installed, order), watcher.tell)
         try:
             ended = await self._watched(watcher, given)
+            after = await asyncio.to_thread(look, order.tree, order.repository)
+            return await self._result(ended, given, before=before, after=after)
+        except asyncio.CancelledError as cancelled:
+            if self._process is None:
+                raise
+            finding = asyncio.ensure_future(self._cut_short(given, before))
+            await settled(finding)
+            raise AttemptCancelled(finding.result()) from cancelled
         finally:
             await given.close()
-        after = await asyncio.to_thread(look, order.tree, order.repository)
-        return await self._result(ended, given, before=before, after=after)
+
+    async def _cut_short(self, given: Pass, before: Seen) -> AgentResult:
+        """What was seen of an attempt that was cancelled: its cost and its receipt."""
+        after = await asyncio.to_thread(look, self._order.tree, self._order.repository)
+        ended = _Ended(None, at=self._ended_at())
+        wrong = _broken(given, before, after)
+        return self._account(wrong, ended, given, before=before, after=after)
 
     async def _watched(self, watcher: Watcher, given: Pass) -> "_Ended":
         """From the spawn to the last process's end."""
@@ -213,6 +228,7 @@ class _Attempt:
         except OSError as error:
             message = f"the agent could not be started: {error.strerror}"
             return _Ended(failure(FailureReason.SPAWN_FAILED, message))
+        self._process = process
         wrong: AgentFailure | None = None
         try:
             await process.prompt(self._order.prompt.user)
@@ -222,8 +238,13 @@ class _Attempt:
         stderr = await process.stderr_tail()
         wrong = wrong or named(process.exit_code, stderr, self._limits)
         wrong = wrong or _self_test_failed(process.exit_code, stderr)
-        at = process.ended_at or self._clock.now()
-        return _Ended(wrong, process.exit_code, stderr, rfc3339(at))
+        return _Ended(wrong, process.exit_code, stderr, self._ended_at())
+
+    def _ended_at(self) -> str:
+        """When the last process was gone; empty when there never was one."""
+        if self._process is None or self._process.ended_at is None:
+            return ""
+        return rfc3339(self._process.ended_at)
 
     def _launch(self, given: Pass) -> Launch:
         installed, order, found = self._installed, self._order, self._found
@@ -265,16 +286,22 @@ class _Attempt:
     async def _result(
         self, ended: "_Ended", given: Pass, *, before: Seen, after: Seen
     ) -> AgentResult:
-        parser = self._parser
-        came = _came(ended, parser)
-        if before.tree != after.tree:
-            message = "the pinned copy changed while the agent ran; its result is not used"
-            came = failure(FailureReason.READ_ONLY_UNPROVEN, message)
-        elif could := escaped(given.self_tests):
-            came = could
+        came = _broken(given, before, after) or _came(ended, self._parser)
         if isinstance(came, AgentFailure) and ended.stderr:
             with suppress(Exception):
                 await self._emit(_stderr_frames(self._order, ended.stderr))
+        return self._account(came, ended, given, before=before, after=after)
+
+    def _account(
+        self,
+        came: Delivered | AgentFailure | None,
+        ended: "_Ended",
+        given: Pass,
+        *,
+        before: Seen,
+        after: Seen,
+    ) -> AgentResult:
+        parser = self._parser
         evidence = Evidence(
             version=self._installed.version,
             endpoint=self._order.endpoint,
@@ -309,6 +336,14 @@ class _Ended(NamedTuple):
     stderr: str = ""
     at: str = ""
     """When its last process was gone; empty when it never started."""
+
+
+def _broken(given: Pass, before: Seen, after: Seen) -> AgentFailure | None:
+    """What was written, or could have been, where nothing may be."""
+    if before.tree != after.tree:
+        message = "the pinned copy changed while the agent ran; its result is not used"
+        return failure(FailureReason.READ_ONLY_UNPROVEN, message)
+    return escaped(given.self_tests)
 
 
 def _came(ended: _Ended, parser: StreamParser) -> Delivered | AgentFailure:

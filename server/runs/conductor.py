@@ -22,6 +22,7 @@ from server.ports import (
     AgentFailure,
     AgentFrame,
     AgentResult,
+    AttemptCancelled,
     AttemptRef,
     RunRecord,
     StepChange,
@@ -50,6 +51,8 @@ class Conductor:
         self._wake = asyncio.Event()
         self._working: dict[StepId, asyncio.Task[None]] = {}
         self._repairs: dict[StepId, Repair] = {}
+        self._cut_short: dict[StepId, AgentResult] = {}
+        """What was seen of attempts that were cancelled, until that is recorded."""
         self._parallel = Slots(record.plan.caps.parallel)
         # Steps that were in the queue already when this conductor took over.
         self._were_queued: set[StepId] = set()
@@ -131,9 +134,10 @@ class Conductor:
         given_up = crashed and fact.status is StepStatus.FAILED
         status = StepStatus.FAILED if given_up else StepStatus.QUEUED
         reason = fact.reason or reason if given_up else reason
-        ref = self._ref(step_id)
-        frames = tell.step_status(ref, self._steps[step_id], status, reason=reason)
-        change = StepChange(status=status, reason=reason, crashed=crashed)
+        ref, step = self._ref(step_id), self._steps[step_id]
+        result = self._cut_short.pop(step_id, None)
+        frames = tell.attempt_end(ref, step, status, result=result, reason=reason)
+        change = _change(status, reason, result, crashed=crashed)
         await self._rooms.record(lambda: self._rooms.store.change_step(ref, change, frames))
 
     def _ref(self, step_id: StepId) -> AttemptRef:
@@ -201,6 +205,9 @@ class Conductor:
             result = await self._run_agent(step, session_id)
             line.leave()
             await to_the_end(self._settle(step, result))
+        except AttemptCancelled as cancelled:
+            self._cut_short[step.id] = cancelled.result
+            raise
         finally:
             del self._working[step.id]
             self._wake.set()
@@ -358,19 +365,38 @@ class Conductor:
         task = self._working.get(step.id)
         if task is not None:
             await asyncio.wait([task])
-        if not self._facts.steps[step.id].status.terminal:
+        if self._facts.steps[step.id].status.terminal:
+            return
+        seen = self._cut_short.get(step.id)
+        if seen is not None and seen.failure is not None:
+            await self._failed(step, seen.failure, self._cut_short.pop(step.id))
+        else:
             await self._drop(step, StepStatus.CANCELLED, "cancelled")
             self._note(engine.StepCancelled(step_id=step.id))
 
     async def _drop(self, step: PlannedStep, status: StepStatus, reason: str) -> None:
-        ref = self._ref(step.id)
-        frames = tell.step_status(ref, step, status, reason=reason)
-        change = StepChange(status=status, reason=reason)
+        ref, result = self._ref(step.id), self._cut_short.pop(step.id, None)
+        frames = tell.attempt_end(ref, step, status, result=result, reason=reason)
+        change = _change(status, reason, result)
         await self._rooms.record(lambda: self._rooms.store.change_step(ref, change, frames))
 
     async def _end(self, status: RunStatus, reason: str | None) -> None:
         await close_run(self._rooms, self._record, self._facts, status=status, reason=reason)
         self._ended = True
+
+
+def _change(
+    status: StepStatus, reason: str, result: AgentResult | None, *, crashed: bool = False
+) -> StepChange:
+    """The end of an attempt that delivered nothing, with its cost and its receipt if it had any."""
+    return StepChange(
+        status=status,
+        reason=reason,
+        crashed=crashed,
+        usage=result.usage if result else None,
+        receipt=result.receipt if result else None,
+        denied_tools=result.denied_tools if result else 0,
+    )
 
 
 def _internal() -> AgentFailure:

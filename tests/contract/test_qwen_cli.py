@@ -13,6 +13,7 @@ import pytest
 from flows.briefing import Prompt
 from protocol.frames import FlowRunStepDelta, FlowRunStepTool, ToolStatus
 from protocol.ids import RunId, StepId
+from protocol.resources import Proof
 from server.agents import installation
 from server.agents.qwen_runner import Guards, QwenRunner
 from server.demo.app import Behaviour
@@ -22,6 +23,7 @@ from server.ports import (
     AgentOrder,
     AgentResult,
     AgentUnavailable,
+    AttemptCancelled,
     AttemptLimits,
     AttemptRef,
     ModelEndpoint,
@@ -226,9 +228,15 @@ async def test_a_cancelled_attempt_leaves_no_process(tmp_path: Path) -> None:
         await model.arrived(1)
         assert here.processes()
         running.cancel()
-        with pytest.raises(asyncio.CancelledError):
+        with pytest.raises(AttemptCancelled) as cancelled:
             await running
         assert here.processes() == []
+    result = cancelled.value.result
+    assert result.failure is None
+    assert result.usage.requests == 1
+    assert result.receipt is not None
+    assert result.receipt.proven is Proof.YES
+    assert result.receipt.ended_at
 
 
 async def test_silence_is_ended_by_our_clock(tmp_path: Path) -> None:

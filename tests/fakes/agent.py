@@ -12,6 +12,7 @@ from server.ports import (
     AgentOrder,
     AgentResult,
     AgentUnavailable,
+    AttemptCancelled,
     Emit,
     ModelEndpoint,
     Probe,
@@ -127,8 +128,15 @@ class FakeAgent:
             if not self._held or step_id in self._held:
                 await self._free.wait()
             answer = self.answer(order)
+        except asyncio.CancelledError as cancelled:
+            raise AttemptCancelled(self._result(order, None)) from cancelled
         finally:
             self.running.discard(step_id)
+        return self._result(order, answer)
+
+    def _result(
+        self, order: AgentOrder, answer: dict[str, Any] | AgentFailure | None
+    ) -> AgentResult:
         failed = isinstance(answer, AgentFailure)
         return AgentResult(
             raw=None if failed else answer,

@@ -171,6 +171,8 @@ async def test_an_attempt_that_is_not_proven_ends_the_whole_run(tmp_path: Path) 
     assert steps(frames, "review.security")[-1] == "failed"
     assert steps(frames, "review.security").count("running") == 1, "it is not tried again"
     assert steps(frames, "review.general.1")[-1] == "cancelled"
+    receipts = [it["step_id"] for it in frames if it["type"] == "flow_run_step_receipt"]
+    assert "review.general.1" in receipts, "what is cancelled has its receipt too"
     assert report.headline.startswith("Failed: read-only could not be proven")
     assert report.meta["read_only"]["verdict"] == "violated"
     told = next(frame for frame in frames if frame["type"] == "flow_run_report")
