@@ -18,7 +18,7 @@ def problems(settings: "Settings") -> list[str]:
     out."""
     return [
         f"{settings.source(key)}: {key}: {says}"
-        for rule in (_addresses, _listening, _names, _containment, _roots)
+        for rule in (_data, _addresses, _listening, _names, _containment, _roots)
         for key, says in rule(settings)
     ]
 
@@ -36,6 +36,12 @@ def unknown_roles(settings: "Settings", known: Collection[str]) -> list[str]:
 
 Fault = tuple[str, str]
 """A key and what is wrong with it."""
+
+
+def _data(settings: "Settings") -> Iterator[Fault]:
+    if "," in settings.data:
+        # The agent takes a comma between folders: it would be given another one than the copy.
+        yield "data", f"{_shown(settings.data)} holds a comma; choose a folder without one"
 
 
 def _addresses(settings: "Settings") -> Iterator[Fault]:
