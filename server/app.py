@@ -70,7 +70,7 @@ async def opened(
         probe_seconds=settings.probe_seconds,
         keep_attempts=settings.keep_attempts,
     )
-    trees = PinnedTrees(await asyncio.to_thread(settings.directory.resolve))
+    trees = await asyncio.to_thread(_trees, settings)
     catalogue = await asyncio.to_thread(registry.load)
     boot_id = await asyncio.to_thread(_boot_id)
     # Its tables are read from disk at first use, which would be in the middle of a request.
@@ -196,6 +196,17 @@ async def _agent_state(rooms: Rooms) -> dict[str, object]:
     if rooms.endpoint is None:
         return {"available": False, "reason": "no_endpoint", "hint": "run `podium setup`"}
     return {"available": True, "version": version}
+
+
+def _trees(settings: Settings) -> PinnedTrees:
+    """The cache of pinned copies, without what a crash has left in it."""
+    trees = PinnedTrees(
+        settings.directory.resolve(),
+        limit=settings.trees_mib * 1024 * 1024,
+        roots=[Path(root).expanduser().resolve() for root in settings.project_roots],
+    )
+    trees.clean()
+    return trees
 
 
 def _endpoint(settings: EndpointSettings | None) -> ModelEndpoint | None:
