@@ -196,7 +196,8 @@ def _diff(pinned: Pinned, old: str, new: str, kind: str, description: str) -> Ch
         for path, (name, _) in sorted(known.items())
     ]
     out = {path for path, _ in pinned.left_out}
-    gone = tuple(path for path in deleted if path not in out)
+    folders = tuple(path for path in out if path.endswith("/"))
+    gone = tuple(path for path in deleted if path not in out and not path.startswith(folders))
     return Changes(kind, description, files, old, gone, _bounded(whole))
 
 

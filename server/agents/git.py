@@ -134,14 +134,20 @@ class PrivateGit:
         extra: Mapping[str, str] | None = None,
         stdin: bytes = b"",
         fine: int = 0,
+        settings: Iterable[str] = (),
+        borrowing: bool = True,
     ) -> Question:
-        """Ask something that writes nothing, with the borrowed objects at hand."""
-        command = next(word for word in arguments if not word.startswith(("-", "core.")))
-        assert command in _READING, command
+        """Ask something that writes nothing, with the borrowed objects at hand. `settings` are
+        `key=value`."""
+        assert arguments[0] in _READING, arguments
         return Question(
-            arguments,
+            [word for setting in settings for word in ("-c", setting)] + list(arguments),
             cwd=cwd or self.directory,
-            extra={"GIT_DIR": str(self.directory), **self.borrowed, **(extra or {})},
+            extra={
+                "GIT_DIR": str(self.directory),
+                **(self.borrowed if borrowing else {}),
+                **(extra or {}),
+            },
             stdin=stdin,
             fine=fine,
         )
@@ -165,8 +171,8 @@ class PrivateGit:
         # The work tree is an empty folder, so that no .gitignore has a say.
         with tempfile.TemporaryDirectory(prefix=".empty-", dir=self.directory) as empty:
             found = self.start(
-                *("-c", f"core.excludesFile={patterns}"),
                 *("check-ignore", "--no-index", "-z", "--stdin"),
+                settings=[f"core.excludesFile={patterns}"],
                 cwd=Path(empty),
                 extra={"GIT_WORK_TREE": empty},
                 stdin=listed,

@@ -15,6 +15,7 @@ MAX_LISTED = 200_000
 MAX_DEPTH = 100
 SUBMODULE, LINK = "160000", "120000"
 RULES = ".gitignore"
+SPARSE = ("core.sparseCheckout=true", "core.sparseCheckoutCone=true", "index.sparse=true")
 
 Seen = Signature | tuple[int, ...] | None
 
@@ -89,7 +90,10 @@ def list_repository(project: Path, repository: Repository, private: PrivateGit) 
         elif entry:
             facts, _, path = entry.partition("\t")
             skipped = facts.startswith("S ")
-            candidates[path] = "S" if skipped else facts[2:8]
+            if path.endswith("/"):
+                left_out.append((path, "not_checked_out"))
+            else:
+                candidates[path] = "S" if skipped else facts[2:8]
     _check_number(candidates)
     watches = list(_watches_of(project, repository, candidates))
     return Listing(_named_well(candidates, left_out), left_out, watches)
@@ -98,13 +102,27 @@ def list_repository(project: Path, repository: Repository, private: PrivateGit) 
 def ask_files(repository: Repository, private: PrivateGit, *options: str, index: Path) -> Question:
     """`git ls-files` with tags and the repository's own rules of what is ignored."""
     rules = [f"--exclude-per-directory={RULES}"]
+    sparse = _sparse(index)
+    if sparse:
+        rules.append("--sparse")
     if _plain(repository.exclude):
         rules.append(f"--exclude-from={repository.exclude}")
     return private.start(
         *("ls-files", "-z", "-t", *options, *rules),
         cwd=repository.folder,
         extra={"GIT_INDEX_FILE": str(index), "GIT_WORK_TREE": str(repository.top)},
+        settings=SPARSE if sparse else (),
+        borrowing=False,
     )
+
+
+def _sparse(index: Path) -> bool:
+    """Whether whole folders of an index are one entry each. Git would write trees to fill them in,
+    and touch the time of those that it has."""
+    try:
+        return b"sdir" in index.read_bytes()
+    except OSError:
+        return False
 
 
 def folders_of(paths: Iterable[str]) -> set[str]:

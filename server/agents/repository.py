@@ -77,6 +77,9 @@ def find_repository(folder: Path) -> Repository | None:
                 raise GitError(f"{link} leads to {git}, which does not lead back")
             if values.get("extensions.refstorage", "files") != "files":
                 raise GitError("its references are in a format that podium does not read")
+            _head(git)
+            if os.path.lexists(git / "index") and not _is(git / "index", stat.S_ISREG):
+                raise GitError(f"{git / 'index'} is no plain file")
             return Repository(
                 folder, top, git, common, values.get("extensions.objectformat", "sha1")
             )
@@ -93,6 +96,9 @@ def connect(private: PrivateGit, repository: Repository, roots: Sequence[Path]) 
     _link(private.directory / "refs", repository.common / "refs", stat.S_ISDIR)
     _link(private.directory / "packed-refs", repository.common / "packed-refs", stat.S_ISREG)
     _copy_shared_indexes(repository.git, private.directory)
+    patterns = repository.git / "info" / "sparse-checkout"
+    if _is(patterns, stat.S_ISREG):
+        _replace(private.directory / "info" / "sparse-checkout", read_small(patterns))
     stores, notes = _object_stores(repository.common / "objects", roots)
     views = [_view(private.directory / "borrowed", store) for store in stores]
     borrowed = {"GIT_ALTERNATE_OBJECT_DIRECTORIES": ":".join(_quoted(view) for view in views)}
@@ -225,7 +231,7 @@ def _view(folder: Path, store: Path) -> Path:
     view.mkdir(parents=True, exist_ok=True)
     foreign = {entry.name for entry in os.scandir(store) if entry.is_symlink()}
     packs = store / "pack"
-    if _is(packs, stat.S_ISDIR) and any(entry.is_symlink() for entry in os.scandir(packs)):
+    if _is(packs, stat.S_ISDIR) and any(entry.is_symlink() for entry in list(os.scandir(packs))):
         foreign.add("pack")
     wanted = _STORE_FOLDERS - foreign
     there = {entry.name for entry in os.scandir(view)}

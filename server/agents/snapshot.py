@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,6 +40,8 @@ PATTERNS_BYTES = 1024 * 1024
 PRIVATE_SHARE = 8
 """Which part of the room for copies the private git directories may take on top."""
 INDEX = "pinned.index"
+PATIENCE, LOCK_PAUSE = 300.0, 0.01
+"""Seconds to wait for another pin of the same project, and between two tries."""
 
 
 class PinnedFile(NamedTuple):
@@ -89,10 +91,25 @@ class _Room:
     """What is kept of one project. Its lock makes pins of one project wait for one another."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
         self.users = 0
         self.last: _Last | None = None
         self.private: PrivateGit | None = None
+        self._lock = threading.RLock()
+        self._depth = 0
+
+    @contextmanager
+    def alone(self, file: Path) -> Iterator[None]:
+        """Keep out other threads, and by a lock on the file other processes; raises GitError when
+        that takes too long. It may be entered again by the thread that is in."""
+        if not self._lock.acquire(timeout=PATIENCE):
+            raise GitError("another pin of this project takes too long")
+        self._depth += 1
+        try:
+            with locked(file) if self._depth == 1 else nullcontext():
+                yield
+        finally:
+            self._depth -= 1
+            self._lock.release()
 
 
 class Snapshots:
@@ -128,7 +145,7 @@ class Snapshots:
             for place in idle[: max(0, len(self._rooms) - PROJECTS)]:
                 del self._rooms[place]
         try:
-            with room.lock, _locked(self._lock_of(project)), self.copies.keep():
+            with room.alone(self._lock_of(project)), self.copies.keep():
                 yield room
         finally:
             with self._lock:
@@ -229,7 +246,7 @@ class Snapshots:
             total += size_of(place)
             if total > self._private_limit:
                 key = place.name.partition("-")[0]
-                with suppress(BlockingIOError), _locked(self._locks / key, wait=False):
+                with suppress(GitError), locked(self._locks / key, patience=0):
                     remove(place)
 
 
@@ -306,12 +323,20 @@ def _key(project: Path) -> str:
 
 
 @contextmanager
-def _locked(file: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold a lock that other threads and processes see; raises BlockingIOError without `wait`."""
+def locked(file: Path, *, patience: float = PATIENCE) -> Iterator[None]:
+    """Hold a lock that other processes see; raises GitError after `patience` seconds."""
     file.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    until = time.monotonic() + patience
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() >= until:
+                    raise GitError("another process pins this project") from error
+                time.sleep(LOCK_PAUSE)
         yield
     finally:
         os.close(descriptor)

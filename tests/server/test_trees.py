@@ -1,5 +1,6 @@
 """The port to pinned copies: which folders may be projects, and what a view shows."""
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -61,7 +62,8 @@ async def test_a_copy_is_there_or_not(tmp_path: Path) -> None:
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "a.py").write_text("1\n")
     trees = PinnedTrees(tmp_path / "data")
-    tree_id = Snapshots(tmp_path / "data").pin(tmp_path / "shop").tree_id
+    snapshots = Snapshots(tmp_path / "data")
+    tree_id = (await asyncio.to_thread(snapshots.pin, tmp_path / "shop")).tree_id
     os.makedirs(trees.root("abc"))
     assert await trees.exists(tree_id)
     assert not await trees.exists("abc"), "it is not what its name says"
