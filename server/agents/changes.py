@@ -13,7 +13,7 @@ from typing import NamedTuple
 from protocol.plan import LineRange, ScopeFile
 from server.agents.git import GitError
 from server.agents.objects import BLOB, TREE, Object, object_id
-from server.agents.snapshot import Pinned
+from server.agents.pinned import Pinned
 
 PATCH_BYTES = 64 * 1024
 TOTAL_PATCH_BYTES = 1024 * 1024

@@ -41,6 +41,13 @@ def look(tree: Path, repository: Path) -> Seen:
 
 def hash_tree(root: Path) -> str:
     """A hash that changes with any byte, name or mode below `root`."""
+    try:
+        return _hash_below(root)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+
+
+def _hash_below(root: Path) -> str:
     digest = hashlib.sha256()
     folders, files = seals.walk(root)
     for path in (*folders, *files):

@@ -98,7 +98,9 @@ def connect(private: PrivateGit, repository: Repository, roots: Sequence[Path]) 
     _copy_shared_indexes(repository.git, private.directory)
     patterns = repository.git / "info" / "sparse-checkout"
     if _is(patterns, stat.S_ISREG):
-        _replace(private.directory / "info" / "sparse-checkout", read_small(patterns))
+        _replace(
+            private.directory / "info" / "sparse-checkout", read_small(patterns, limit=CONFIG_BYTES)
+        )
     stores, notes = _object_stores(repository.common / "objects", roots)
     views = [_view(private.directory / "borrowed", store) for store in stores]
     borrowed = {"GIT_ALTERNATE_OBJECT_DIRECTORIES": ":".join(_quoted(view) for view in views)}

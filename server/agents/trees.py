@@ -14,7 +14,8 @@ from protocol.plan import Tree
 from protocol.resources import Project
 from server.agents.changes import BadScope, find_changes
 from server.agents.git import GitError
-from server.agents.snapshot import NO_LIMIT, Pinned, Snapshots, lines_of
+from server.agents.pinned import Pinned, lines_of
+from server.agents.snapshot import NO_LIMIT, Snapshots
 from server.ports import Probe
 
 MAX_SHOWN = 50
