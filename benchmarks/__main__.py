@@ -13,15 +13,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import httpx
 
 from benchmarks.containment import containment_costs
 from benchmarks.relay import first_token
+from benchmarks.rows import Row, millis, seconds, show
 from benchmarks.server import Bench, stand_in
+from benchmarks.snapshot import snapshot_rows
 from protocol.commands import Launch
 from protocol.frames import FlowRunStepTool
 from protocol.ids import ProjectId
@@ -33,24 +33,14 @@ FILES = 200
 STARTS = 5
 
 
-class Row(NamedTuple):
-    name: str
-    target: str
-    measured: str
-    good: bool
-
-
 async def main() -> int:
     rows = [*await start_and_size(), await launch_to_process()]
     rows += await agent_to_socket(rate=50, name="agent writes → socket, 50 frames/s")
     rows += await agent_to_socket(rate=1_000, name="agent writes → socket, 1,000 frames/s")
     rows += await relay_rows()
     rows += await containing()
-    width = max(len(row.name) for row in rows)
-    print(f"\n{'what':<{width}}  {'target':<10}  measured")
-    for row in rows:
-        mark = "" if row.good else "   ← misses its target"
-        print(f"{row.name:<{width}}  {row.target:<10}  {row.measured}{mark}")
+    rows += await asyncio.to_thread(snapshot_rows)
+    show(rows)
     machine = f"{os.cpu_count()} cores, Python {platform.python_version()}"
     print(f"\n{machine}")
     print(json.dumps({"machine": machine, "rows": [row._asdict() for row in rows]}))
@@ -228,15 +218,6 @@ async def containing() -> list[Row]:
         Row("containment and self-test, per attempt", "≤ 50 ms", costs.contained, costs.good),
         Row("guardian instead, per attempt", "none", costs.guarded, True),
     ]
-
-
-def seconds(values: Sequence[float]) -> str:
-    return f"{statistics.median(values):.2f} s ({min(values):.2f}–{max(values):.2f})"
-
-
-def millis(values: Sequence[float]) -> str:
-    middle, low, high = statistics.median(values), min(values), max(values)
-    return f"{middle * 1000:.0f} ms ({low * 1000:.0f}–{high * 1000:.0f})"
 
 
 sys.exit(asyncio.run(main()))

@@ -92,6 +92,13 @@ class Tree(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Files that were not copied, counted by reason."""
     left_out_paths: list[str] = []
     """The first of them, as `path: reason`."""
+    bytes: int = 0
+    """Of all files that agents can read."""
+    paths: list[str] = []
+    """Every one of these files, when there are few; else `folders` counts them."""
+    folders: dict[str, int] = {}
+    """Files below each folder at the top, `.` for those beside them, and `…` for those below
+    folders that are not named."""
     head: str | None = None
     branch: str | None = None
     dirty: bool = False

@@ -67,7 +67,7 @@ async def opened(
     ids: Ids = RandomIds()
     hub = MemoryHub()
     agent = agent or agent_of(settings, clock=clock)
-    trees = PinnedTrees(await asyncio.to_thread(settings.directory.resolve))
+    trees = await asyncio.to_thread(_trees, settings)
     catalogue = await asyncio.to_thread(registry.load)
     misnamed = unknown_roles(settings, roles_of(catalogue))
     if misnamed:
@@ -197,6 +197,17 @@ async def _agent_state(rooms: Rooms) -> dict[str, object]:
     if rooms.models.none:
         return {"available": False, "reason": "no_endpoint", "hint": "run `podium setup`"}
     return {"available": True, "version": version}
+
+
+def _trees(settings: Settings) -> PinnedTrees:
+    """The cache of pinned copies, without what a crash has left in it."""
+    trees = PinnedTrees(
+        settings.directory.resolve(),
+        limit=settings.trees_mib * 1024 * 1024,
+        roots=[Path(root).expanduser().resolve() for root in settings.project_roots],
+    )
+    trees.clean()
+    return trees
 
 
 def _boot_id() -> str:

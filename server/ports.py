@@ -6,6 +6,7 @@ and agents that keep the promises.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -487,7 +488,8 @@ class Trees(Protocol):
         ...
 
     async def check(self, path: Path) -> Path:
-        """The resolved path of a folder that may be a project; raises ProtocolError."""
+        """The resolved path of a folder that may be a project; raises ProtocolError, also for one
+        outside the `project_roots`."""
         ...
 
     def root(self, tree_id: str) -> Path:
@@ -498,4 +500,15 @@ class Trees(Protocol):
         """The pinned copy for pure code. It reads files: call its methods in a thread."""
         ...
 
-    async def exists(self, tree_id: str) -> bool: ...
+    async def exists(self, tree_id: str) -> bool:
+        """Whether the copy is there and is still what its id says."""
+        ...
+
+    def hold(self, tree_id: str) -> AbstractContextManager[None]:
+        """While this is open, the cache does not let go of this copy."""
+        ...
+
+    def keep(self) -> AbstractContextManager[None]:
+        """While this is open, the cache does not let go of any copy that is pinned, or found to
+        exist, meanwhile."""
+        ...

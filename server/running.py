@@ -34,6 +34,7 @@ from server.terminal import (
     Watcher,
     clean,
     plan_lines,
+    tree_lines,
 )
 
 
@@ -100,7 +101,7 @@ async def plan_command(
         click.echo(msgspec.json.encode(answer))
         return 0
     plan = msgspec.convert(answer["plan"], FlowPlan)
-    for line in plan_lines(plan):
+    for line in (*plan_lines(plan), *tree_lines(plan.tree)):
         click.echo(clean(line))
     for step in plan.steps:
         click.echo(clean(f"  {step.id:<20} {step.title} ({len(step.files)} files)"))

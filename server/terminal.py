@@ -24,7 +24,7 @@ from protocol.frames import (
     StoredFrame,
 )
 from protocol.ids import StepId
-from protocol.plan import FlowPlan, PlannedStep, StepKind
+from protocol.plan import FlowPlan, PlannedStep, StepKind, Tree
 from protocol.states import RunStatus, StepStatus
 
 MARKS = {
@@ -198,9 +198,11 @@ def plan_lines(plan: FlowPlan) -> list[str]:
         lines.append("scripted demo model, not a review")
     lines += [f"  {seat.role}: {seat.reason}{_own_model(plan, seat.role)}" for seat in plan.roster]
     lines += [f"  left out: {seat.role}: {seat.reason}" for seat in plan.omitted]
+    lines.append(f"agents can read: {plan.tree.files} files, {plan.tree.bytes / 1024:,.0f} KiB")
     if plan.tree.left_out:
         counts = ", ".join(f"{count} {why}" for why, count in sorted(plan.tree.left_out.items()))
         lines.append(f"not sent to any agent: {counts}")
+    lines += [f"note: {note}" for note in plan.tree.notes]
     lines += [f"note: {warning}" for warning in plan.warnings]
     return lines
 
@@ -225,6 +227,15 @@ def _report_lines(frame: FlowRunReport) -> list[str]:
     if frame.read_only:
         lines.append(frame.read_only)
     return lines
+
+
+def tree_lines(tree: Tree) -> list[str]:
+    """What agents can read, by path or counted by folder, and what was left out."""
+    lines = [f"  reads {path}" for path in tree.paths]
+    lines += [f"  reads {folder} ({number} files)" for folder, number in tree.folders.items()]
+    lines += [f"  left out {path}" for path in tree.left_out_paths]
+    more = sum(tree.left_out.values()) - len(tree.left_out_paths)
+    return [*lines, f"  left out: {more} more"] if more > 0 else lines
 
 
 def _line(frame: StoredFrame) -> str | None:

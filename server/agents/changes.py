@@ -6,18 +6,27 @@ the user's repository can run or change it.
 
 import ast
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from protocol.plan import LineRange, ScopeFile
-from server.agents.git import GitError, Repository
-from server.agents.snapshot import Pinned
+from server.agents.git import GitError
+from server.agents.objects import BLOB, TREE, Object, object_id
+from server.agents.pinned import Pinned
 
 PATCH_BYTES = 64 * 1024
 TOTAL_PATCH_BYTES = 1024 * 1024
 CUT = "\n[podium: the rest of this patch is not shown]\n"
 STATUS = {"A": "added", "M": "modified", "R": "renamed", "C": "added", "T": "modified"}
+
+_USUAL = ("main", "master", "develop", "trunk")
+BASES = (
+    "refs/remotes/origin/HEAD",
+    *(f"refs/remotes/origin/{name}" for name in _USUAL),
+    *(f"refs/heads/{name}" for name in _USUAL),
+)
+"""Names that a branch may have come from, likeliest first."""
 
 _HUNK = re.compile(r"^@@ -\d+(?:,\d+)? \+(\d+)(?:,(\d+))? @@")
 
@@ -125,9 +134,8 @@ def _uncommitted(pinned: Pinned) -> Changes | None:
 
 
 def _since(pinned: Pinned, base: str) -> Changes:
-    repository = pinned.repository
-    commit = repository.resolve(base) if repository else None
-    if repository is None or commit is None or pinned.head is None:
+    commit = pinned.private.resolve(base) if pinned.repository else None
+    if commit is None or pinned.head is None:
         raise BadScope("base", f"`{base}` is no commit of this repository")
     fork = _fork_point(pinned, commit) or commit
     return _diff(pinned, fork, pinned.tree_id, "branch", f"changes since {base}")
@@ -137,7 +145,7 @@ def _branch(pinned: Pinned) -> Changes | None:
     """What the branch added since the nearest place it can have come from."""
     if pinned.repository is None or pinned.head is None:
         return None
-    nearest = _nearest_base(pinned, pinned.repository)
+    nearest = _nearest_base(pinned)
     if nearest is None:
         return None
     name, fork = nearest
@@ -145,10 +153,10 @@ def _branch(pinned: Pinned) -> Changes | None:
     return _diff(pinned, fork, pinned.tree_id, "branch", f"changes since the fork from {shown}")
 
 
-def _nearest_base(pinned: Pinned, repository: Repository) -> tuple[str, str] | None:
+def _nearest_base(pinned: Pinned) -> tuple[str, str] | None:
     best: tuple[int, str, str] | None = None
-    for name in repository.candidates():
-        commit = repository.resolve(name)
+    for name in BASES:
+        commit = pinned.private.resolve(name)
         fork = _fork_point(pinned, commit) if commit else None
         if fork is None or fork == pinned.head:
             continue
@@ -179,6 +187,7 @@ def _diff(pinned: Pinned, old: str, new: str, kind: str, description: str) -> Ch
     """The change between two trees, as far as it is about files of the copy."""
     old_tree = _subtree(pinned, old)
     lines = {file.path: file.lines for file in pinned.files}
+    pinned.private.add(_fresh(pinned, old_tree, new))
     statuses, deleted = _statuses(pinned, old_tree, new)
     known = {path: status for path, status in statuses.items() if path in lines}
     whole = _patches(pinned, old_tree, new, known)
@@ -187,17 +196,34 @@ def _diff(pinned: Pinned, old: str, new: str, kind: str, description: str) -> Ch
         for path, (name, _) in sorted(known.items())
     ]
     out = {path for path, _ in pinned.left_out}
-    gone = tuple(path for path in deleted if path not in out)
+    folders = tuple(path for path in out if path.endswith("/"))
+    gone = tuple(path for path in deleted if path not in out and not path.startswith(folders))
     return Changes(kind, description, files, old, gone, _bounded(whole))
+
+
+def _fresh(pinned: Pinned, old: str, new: str) -> Iterator[tuple[bytes, Object]]:
+    """The files of the copy that are not as in the old tree, as objects. The repository may hold
+    them too, but what it says of the copy is not taken for true."""
+    raw = pinned.private.ask("diff-tree", "-r", "-z", "--no-renames", "--raw", old, new)
+    parts = iter(raw.split("\0"))
+    for facts in parts:
+        path = next(parts, "")
+        if not path or facts.endswith("D"):
+            continue
+        content = (pinned.path / path).read_bytes()
+        name = object_id(BLOB, content, pinned.private.object_format)
+        if name.hex() != facts.split(" ")[3]:
+            raise GitError(f"the copy of {path} has changed")
+        yield name, Object(BLOB, content)
 
 
 def _subtree(pinned: Pinned, commit: str) -> str:
     """The commit's tree for the project's folder; the empty tree when it was not there yet."""
-    prefix = pinned.repository.prefix.rstrip("/") if pinned.repository else ""
+    prefix = pinned.repository.prefix if pinned.repository else ""
     try:
         return pinned.private.ask("rev-parse", "--verify", "-q", f"{commit}:{prefix}").strip()
     except GitError:
-        return pinned.private.empty_tree()
+        return object_id(TREE, b"", pinned.private.object_format).hex()
 
 
 class Status(NamedTuple):

@@ -1,35 +1,99 @@
-"""Git, without anything of the repository being run or written.
+"""Git, without anything of a repository being run or written.
 
-The repository itself is only listed and asked for names. Everything else happens in a private bare
-repository that borrows its objects: no configuration, hook, filter or attribute of the repository
-is ever read there, and no object, index or reference is written to it.
+Every command runs in a private git directory, which has its own configuration, attributes and
+objects. Of a user's repository it has a copy of HEAD and links to the references; the index is
+named to git and objects are borrowed where a command needs them. The repository's configuration
+(and with it every filter, hook, monitor, pager, helper and include) is never read.
 """
 
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from server.agents.objects import Object, packs_of
+
 TIMEOUT = 120.0
+PACKS, PACKED_BYTES = 32, 64 * 1024 * 1024
+"""Past one of these a private directory's objects are dropped: each can be made again."""
 
 _NEUTRAL = (
     "-c", "core.fsmonitor=false",
     "-c", "core.hooksPath=/dev/null",
     "-c", "core.untrackedCache=false",
     "-c", "core.excludesFile=/dev/null",
+    "-c", "core.attributesFile=/dev/null",
     "-c", "core.pager=cat",
     "-c", "core.protectNTFS=false",
     "-c", "safe.directory=*",
+    "-c", "gc.auto=0",
 )  # fmt: skip
 
 # Attributes here win over every .gitattributes of the tree: nothing converts, filters or diffs.
 _ATTRIBUTES = "* -text -eol -filter -ident -working-tree-encoding !diff -export-subst\n"
 
+_READING = frozenset(
+    "check-ignore config diff-tree for-each-ref ls-files merge-base rev-list rev-parse".split()
+)
+"""Commands that write nowhere. Others may not run where a repository's references are linked,
+but for `index-pack`, which writes private objects alone."""
+
 
 class GitError(Exception):
-    """A git command failed; the message is what git said."""
+    """A git command failed, or a repository is not as it must be; the message says how."""
+
+
+class Question:
+    """A git command that runs meanwhile. `answer` waits for it; who may not come to that uses it
+    as a context."""
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        *,
+        cwd: Path,
+        extra: Mapping[str, str],
+        stdin: bytes = b"",
+        fine: int = 0,
+    ) -> None:
+        """Raises GitError when git cannot be run."""
+        self._stdin = stdin
+        self._fine = fine
+        try:
+            self._process = subprocess.Popen(
+                ["git", *_NEUTRAL, *arguments],
+                cwd=cwd,
+                env=_environment(extra),
+                stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+        except (OSError, ValueError) as error:
+            # ValueError: no argument may hold a NUL.
+            raise GitError(f"git could not be run: {error}") from error
+
+    def __enter__(self) -> "Question":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the command if nobody waits for it."""
+        self._process.kill()
+        self._process.__exit__(None, None, None)
+
+    def answer(self) -> bytes:
+        """What the command says; raises GitError unless it ends with 0 or with `fine`."""
+        with self:
+            process = self._process
+            try:
+                found, complaint = process.communicate(self._stdin or None, timeout=TIMEOUT)
+            except subprocess.TimeoutExpired as error:
+                raise GitError(f"git took more than {TIMEOUT:.0f} s") from error
+        if process.returncode not in (0, self._fine):
+            raise GitError(complaint.decode("utf-8", "replace").strip() or "git failed")
+        return found
 
 
 def _environment(extra: Mapping[str, str]) -> dict[str, str]:
@@ -39,6 +103,7 @@ def _environment(extra: Mapping[str, str]) -> dict[str, str]:
         "LC_ALL": "C",
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_ATTR_NOSYSTEM": "1",
         "GIT_OPTIONAL_LOCKS": "0",
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_NO_LAZY_FETCH": "1",
@@ -47,63 +112,48 @@ def _environment(extra: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _run(
-    arguments: Iterable[str],
-    *,
-    cwd: Path,
-    extra: Mapping[str, str],
-    stdin: bytes = b"",
-    fine: int = 0,
-) -> bytes:
-    """What a git command says; raises GitError unless it ends with 0 or with `fine`."""
-    try:
-        done = subprocess.run(
-            ["git", *_NEUTRAL, *arguments],
-            cwd=cwd,
-            env=_environment(extra),
-            input=stdin,
-            capture_output=True,
-            timeout=TIMEOUT,
-            check=False,
+class PrivateGit:
+    """A git directory of podium's own."""
+
+    def __init__(self, directory: Path, *, object_format: str) -> None:
+        """Make it unless it is there; raises OSError."""
+        self.directory = directory
+        self.object_format = object_format
+        self.borrowed: Mapping[str, str] = {}
+        """The environment that lends the repository's objects, for reading alone: git touches
+        the time of an object that it finds there when it is about to write the same one."""
+        self._own: set[bytes] = set()
+        """Objects that were added by this process."""
+        if not (directory / "HEAD").exists():
+            _create(directory, object_format)
+
+    def start(
+        self,
+        *arguments: str,
+        cwd: Path | None = None,
+        extra: Mapping[str, str] | None = None,
+        stdin: bytes = b"",
+        fine: int = 0,
+        settings: Iterable[str] = (),
+        borrowing: bool = True,
+    ) -> Question:
+        """Ask something that writes nothing, with the borrowed objects at hand. `settings` are
+        `key=value`."""
+        assert arguments[0] in _READING, arguments
+        return Question(
+            [word for setting in settings for word in ("-c", setting)] + list(arguments),
+            cwd=cwd or self.directory,
+            extra={
+                "GIT_DIR": str(self.directory),
+                **(self.borrowed if borrowing else {}),
+                **(extra or {}),
+            },
+            stdin=stdin,
+            fine=fine,
         )
-    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-        # ValueError: no argument may hold a NUL.
-        raise GitError(f"git could not be run: {error}") from error
-    if done.returncode not in (0, fine):
-        raise GitError(done.stderr.decode("utf-8", "replace").strip() or "git failed")
-    return done.stdout
-
-
-class Repository:
-    """A user's repository as seen from a folder in it. Nothing here writes to it."""
-
-    def __init__(self, folder: Path) -> None:
-        """Raises GitError when `folder` is in no work tree."""
-        self.folder = folder
-        # One question each: a folder's name may hold a newline.
-        self.top = Path(self._about("--show-toplevel"))
-        self.prefix = self._about("--show-prefix")
-        self.object_format = self._about("--show-object-format")
-        common = (folder / self._about("--git-common-dir")).resolve()
-        self.objects = common / "objects"
-        self.shallow = common / "shallow"
-        """Where a shallow clone notes the commits whose parents it has not."""
-
-    def _about(self, question: str) -> str:
-        return self.ask("rev-parse", question).removesuffix("\n")
 
     def ask(self, *arguments: str) -> str:
-        return _run(arguments, cwd=self.folder, extra={}).decode("utf-8", "surrogateescape")
-
-    def head(self) -> str | None:
-        """The commit of HEAD, or None before the first one."""
-        return self.resolve("HEAD")
-
-    def branch(self) -> str | None:
-        try:
-            return self.ask("symbolic-ref", "--short", "-q", "HEAD").strip() or None
-        except GitError:
-            return None
+        return self.start(*arguments).answer().decode("utf-8", "replace")
 
     def resolve(self, name: str) -> str | None:
         """The commit that a name stands for; None when there is none."""
@@ -115,105 +165,91 @@ class Repository:
             return None
         return found.strip() or None
 
-    def listed(self) -> list[tuple[str, str]]:
-        """(mode, path) of tracked files, and ("", path) of untracked ones that are not ignored;
-        paths are relative to the folder."""
-        tracked = self.ask("ls-files", "-z", "--stage")
-        found = {entry.partition("\t")[2]: entry[:6] for entry in tracked.split("\0") if entry}
-        others = self.ask("ls-files", "-z", "--others", "--exclude-standard")
-        found.update({path: "" for path in others.split("\0") if path})
-        return [(mode, path) for path, mode in found.items()]
-
-    def references(self) -> str:
-        """Every reference with its object: changes when the repository's history does."""
-        return self.ask("for-each-ref", "--format=%(refname) %(objectname)")
-
-    def candidates(self) -> list[str]:
-        """Names that a branch may have come from, likeliest first."""
-        usual = ("main", "master", "develop", "trunk")
-        names = ["refs/remotes/origin/HEAD"]
-        names += [f"refs/remotes/origin/{name}" for name in usual]
-        names += [f"refs/heads/{name}" for name in usual]
-        return names
-
-
-class PrivateGit:
-    """The private bare repository of one project, below DIR."""
-
-    def __init__(
-        self, directory: Path, *, repository: Repository | None, object_format: str
-    ) -> None:
-        self.directory = directory
-        if not directory.exists():
-            _create(directory, object_format)
-        # Borrowed for reading only: git touches the time of an object that it finds there already
-        # when it is about to write the same one.
-        self._borrowed = _borrowing(repository) if repository else {}
-
-    def write_tree(self, folder: Path, paths: Iterable[str], *, index: Path) -> str:
-        """The tree of these files of a folder, byte for byte."""
-        extra = {"GIT_INDEX_FILE": str(index), "GIT_WORK_TREE": str(folder)}
-        listed = "\0".join(paths).encode("utf-8", "surrogateescape")
-        self._ask(["update-index", "-z", "--add", "--stdin"], cwd=folder, extra=extra, stdin=listed)
-        return self._ask(["write-tree"], cwd=folder, extra=extra).decode().strip()
-
     def ignored(self, paths: Iterable[str], *, patterns: Path) -> set[str]:
         """Which of the paths a file in .gitignore's syntax names."""
         listed = "\0".join(paths).encode("utf-8", "surrogateescape")
         # The work tree is an empty folder, so that no .gitignore has a say.
-        with tempfile.TemporaryDirectory(prefix=".empty-", dir=self.directory.parent) as empty:
-            given = ["-c", f"core.excludesFile={patterns}"]
-            found = self._ask(
-                [*given, "check-ignore", "--no-index", "-z", "--stdin"],
+        with tempfile.TemporaryDirectory(prefix=".empty-", dir=self.directory) as empty:
+            found = self.start(
+                *("check-ignore", "--no-index", "-z", "--stdin"),
+                settings=[f"core.excludesFile={patterns}"],
                 cwd=Path(empty),
                 extra={"GIT_WORK_TREE": empty},
                 stdin=listed,
                 fine=1,
-            )
+            ).answer()
         return set(found.decode("utf-8", "surrogateescape").split("\0")) - {""}
 
-    def empty_tree(self) -> str:
-        return self._ask(["mktree"], cwd=self.directory, extra={}).decode().strip()
+    def add(self, objects: Iterable[tuple[bytes, Object]]) -> None:
+        """Keep objects, given with their ids."""
+        fresh: list[bytes] = []
 
-    def ask(self, *arguments: str) -> str:
-        """Read, with the repository's objects at hand."""
-        found = self._ask(arguments, cwd=self.directory, extra=self._borrowed)
-        return found.decode("utf-8", "replace")
+        def missing() -> Iterator[Object]:
+            for name, each in objects:
+                if name not in self._own:
+                    fresh.append(name)
+                    yield each
 
-    def _ask(
-        self,
-        arguments: Iterable[str],
-        *,
-        cwd: Path,
-        extra: Mapping[str, str],
-        stdin: bytes = b"",
-        fine: int = 0,
-    ) -> bytes:
-        extra = {"GIT_DIR": str(self.directory), **extra}
-        return _run(arguments, cwd=cwd, extra=extra, stdin=stdin, fine=fine)
+        for pack in packs_of(missing(), self.object_format):
+            # Nothing is borrowed here: see `borrowed`.
+            extra = {"GIT_DIR": str(self.directory)}
+            words = ["index-pack", "--stdin"]
+            Question(words, cwd=self.directory, extra=extra, stdin=pack).answer()
+        self._own.update(fresh)
+
+    def crowded(self) -> bool:
+        """Whether its own objects are so many that they should be dropped."""
+        sizes = _packed(self.directory)
+        return len(sizes) > 2 * PACKS or sum(sizes) > PACKED_BYTES
+
+    def drop_objects(self) -> None:
+        self._own.clear()
+        for place in (self.directory / "objects" / "pack").iterdir():
+            place.unlink()
+
+
+def size_of(directory: Path) -> int:
+    """About how many bytes a private directory takes."""
+    own = [it.stat().st_size for it in directory.iterdir() if it.is_file()]
+    return sum(own) + sum(_packed(directory))
+
+
+def _packed(directory: Path) -> list[int]:
+    """The sizes of its packs and their indexes."""
+    return [it.stat().st_size for it in (directory / "objects" / "pack").iterdir()]
+
+
+def config_of(file: Path) -> dict[str, str]:
+    """The values of a configuration file alone: what it includes is not read. Keys in lower case;
+    raises GitError."""
+    words = ("config", "--no-includes", "--file", str(file), "-z", "--list")
+    found = Question(words, cwd=Path("/"), extra={"GIT_DIR": os.devnull}).answer()
+    pairs = (entry.partition("\n") for entry in found.decode("utf-8", "replace").split("\0"))
+    return {key.lower(): value for key, _, value in pairs if key}
 
 
 def _create(directory: Path, object_format: str) -> None:
-    """Make the bare repository elsewhere and give it its name at once: pins may be concurrent."""
+    """Make the directory elsewhere and give it its name at once."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     place = Path(tempfile.mkdtemp(prefix=".new-", dir=directory.parent))
     try:
-        words = ["init", "--bare", "-q", "--template=", f"--object-format={object_format}", "."]
-        _run(words, cwd=place, extra={})
-        (place / "info").mkdir(exist_ok=True)
+        for name in ("objects/pack", "objects/info", "refs", "info"):
+            (place / name).mkdir(parents=True)
+        (place / "HEAD").write_text("ref: refs/heads/none\n")
         (place / "info" / "attributes").write_text(_ATTRIBUTES)
+        (place / "config").write_text(_config(place, object_format))
+        shutil.rmtree(directory, ignore_errors=True)
         place.rename(directory)
-    except OSError:
-        if not directory.exists():
-            raise
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _borrowing(repository: Repository) -> dict[str, str]:
-    """The environment that reads a repository's objects, and ends where a shallow clone ends."""
-    quoted = str(repository.objects).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    borrowed = {"GIT_ALTERNATE_OBJECT_DIRECTORIES": f'"{quoted}"'}
-    if repository.shallow.is_file():
-        borrowed["GIT_SHALLOW_FILE"] = str(repository.shallow)
-    return borrowed
+def _config(place: Path, object_format: str) -> str:
+    """What `git init` would write here."""
+    lines = ["[core]", "repositoryformatversion = 1", "bare = true", "filemode = true"]
+    if (place / "hEaD").exists():
+        lines.append("ignorecase = true")
+    if sys.platform == "darwin":
+        lines.append("precomposeunicode = true")
+    lines += ["[extensions]", f"objectformat = {object_format}"]
+    return "\n".join(lines) + "\n"

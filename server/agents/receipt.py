@@ -2,13 +2,18 @@
 
 import hashlib
 import os
+import stat
+import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from server.agents.git import GitError, Repository
+import msgspec
 
-CONTENT_LIMIT = 64 * 1024 * 1024
-"""Copies up to this size are hashed by content, larger ones by name, size and time."""
+from server.agents import seals
+from server.agents.git import GitError, PrivateGit, Question
+from server.agents.listing import ask_files
+from server.agents.repository import connect, find_repository
 
 
 class Seen(NamedTuple):
@@ -17,54 +22,102 @@ class Seen(NamedTuple):
 
 
 def look(tree: Path, repository: Path) -> Seen:
-    """Hash the pinned copy, and the repository's references and files by size and time.
+    """Hash the pinned copy, and the repository's status and references.
 
-    Git's own status is not asked: it can run the repository's filters.
+    Of a copy with a seal that holds the content is hashed once. The repository's filters, hooks
+    and configuration have no say and run nothing; None where it cannot be read, or is none.
     """
-    return Seen(hash_tree(tree), _hash_repository(repository))
+    with ExitStack() as stack:
+        try:
+            status = _asked(repository, stack)
+        except (GitError, OSError):
+            status = None
+        copy = _hash_copy(tree)
+        try:
+            return Seen(copy, status.answer() if status else None)
+        except GitError:
+            return Seen(copy, None)
 
 
 def hash_tree(root: Path) -> str:
-    """A hash that changes with any byte, name or mode below `root` (sizes and times only, for a
-    tree of more than 64 MiB)."""
-    entries = sorted(_walk(root))
-    by_content = sum(status.st_size for _, status in entries) <= CONTENT_LIMIT
+    """A hash that changes with any byte, name or mode below `root`."""
+    try:
+        return _hash_below(root)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+
+
+def _hash_below(root: Path) -> str:
     digest = hashlib.sha256()
-    for path, status in entries:
-        place = root / path
-        digest.update(f"{path}\0{status.st_mode:o}\0{status.st_size}\0".encode("utf-8", "replace"))
-        if by_content and place.is_file() and not place.is_symlink():
-            digest.update(hashlib.sha256(place.read_bytes()).digest())
-        else:
-            digest.update(str(status.st_mtime_ns).encode())
+    folders, files = seals.walk(root)
+    for path in (*folders, *files):
+        place = f"{root}/{path}"
+        status = os.lstat(place)
+        digest.update(f"{path}\0{status.st_mode:o}\0".encode("utf-8", "surrogateescape"))
+        if stat.S_ISREG(status.st_mode):
+            with open(place, "rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        elif stat.S_ISLNK(status.st_mode):
+            digest.update(os.fsencode(os.readlink(place)) + b"\0")
     return digest.hexdigest()
 
 
-def _walk(root: Path) -> list[tuple[str, os.stat_result]]:
-    found = []
-    for folder, names, files in os.walk(root):
-        for name in (*names, *files):
-            place = Path(folder) / name
-            found.append((place.relative_to(root).as_posix(), place.lstat()))
-    return found
+def _hash_copy(tree: Path) -> str:
+    seal = seals.load(tree)
+    if seal is None or not seals.holds(tree, seal):
+        return hash_tree(tree)
+    if seal.content is not None:
+        return seal.content
+    content = hash_tree(tree)
+    if seals.holds(tree, seal):
+        seals.store(tree, msgspec.structs.replace(seal, content=content))
+    return content
 
 
-def _hash_repository(folder: Path) -> str | None:
-    try:
-        repository = Repository(folder)
-        listed = repository.listed()
-        references = f"{repository.head()}\n{repository.branch()}\n{repository.references()}"
-    except GitError:
+class _Status(NamedTuple):
+    """Questions about a repository, which git answers while the copy is looked at."""
+
+    folder: Path
+    head: bytes
+    work: Question
+    """What is changed, gone and new in the work tree."""
+    staged: Question
+    references: Question
+
+    def answer(self) -> str:
+        """A hash of all of it; raises GitError."""
+        digest = hashlib.sha256(self.head)
+        for entry in self.work.answer().split(b"\0"):
+            digest.update(entry + _state(self.folder, entry[2:]))
+        digest.update(self.staged.answer())
+        digest.update(self.references.answer())
+        return digest.hexdigest()
+
+
+def _asked(folder: Path, stack: ExitStack) -> _Status | None:
+    repository = find_repository(folder.resolve())
+    if repository is None:
         return None
-    digest = hashlib.sha256(references.encode("utf-8", "replace"))
-    for _, path in sorted(listed, key=lambda entry: entry[1]):
-        digest.update(_file_state(folder / path).encode("utf-8", "replace"))
-    return digest.hexdigest()
+    place = stack.enter_context(tempfile.TemporaryDirectory(prefix="podium-look-"))
+    private = PrivateGit(Path(place) / "git", object_format=repository.object_format)
+    connect(private, repository, ())
+    index = repository.index_file
+    work = ("--others", "--modified", "--deleted")
+    names = ("for-each-ref", "--format=%(refname) %(objectname)")
+    return _Status(
+        repository.folder,
+        (private.directory / "HEAD").read_bytes(),
+        stack.enter_context(ask_files(repository, private, *work, index=index)),
+        stack.enter_context(ask_files(repository, private, "--stage", index=index)),
+        stack.enter_context(private.start(*names)),
+    )
 
 
-def _file_state(place: Path) -> str:
+def _state(folder: Path, path: bytes) -> bytes:
+    """What a look at a file of the work tree shows."""
     try:
-        status = place.lstat()
-    except OSError:
-        return f"{place}\0gone\n"
-    return f"{place}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_mode:o}\n"
+        status = os.lstat(os.fsencode(folder) + b"/" + path)
+    except (OSError, ValueError):
+        return b"\0gone\n"
+    shown = (status.st_mode, status.st_size, status.st_mtime_ns, status.st_ino)
+    return f"\0{shown}\n".encode()

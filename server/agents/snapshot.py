@@ -6,239 +6,193 @@ copied, and everything that was left out is counted.
 
 import hashlib
 import os
-import shutil
-import stat
-import tempfile
-from collections import Counter
-from collections.abc import Iterable, Iterator
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
 
-from server.agents.exclusions import IGNORED_FOLDERS, is_secret
-from server.agents.git import GitError, PrivateGit, Repository
+from server.agents.again import Last, ask_changed, ask_head, is_known, keep_index, remember
+from server.agents.copies import Copies, remove
+from server.agents.copying import Copy, Found, Source
+from server.agents.git import GitError, PrivateGit, size_of
+from server.agents.listing import Listing, folders_of, list_folder, list_repository
+from server.agents.pinned import Pinned, keep_patterns
+from server.agents.repository import Repository, connect, find_repository
+from server.agents.scan import Entry
+from server.agents.turns import Turn, locked
 
-MAX_FILES = 20_000
-MAX_FILE_BYTES = 1024 * 1024
-MAX_BYTES = 256 * 1024 * 1024
-BINARY_SNIFF = 8 * 1024
-LINK, SUBMODULE = "120000", "160000"
-
-
-class PinnedFile(NamedTuple):
-    path: str
-    lines: int
-
-
-class Pinned(NamedTuple):
-    """A pinned copy and where it came from."""
-
-    tree_id: str
-    path: Path
-    files: tuple[PinnedFile, ...]
-    left_out: tuple[tuple[str, str], ...]
-    """(path, reason), sorted."""
-    private: PrivateGit
-    repository: Repository | None
-    head: str | None
-    notes: tuple[str, ...]
-
-    def withheld(self, paths: Iterable[str]) -> set[str]:
-        """Which of the paths, of any time, are not for an agent's eyes."""
-        known = {path for path, _ in self.left_out}
-        paths = list(paths)
-        hidden = {path for path in paths if path in known or is_secret(path)}
-        return hidden | _podiumignored(self.path, self.private, paths)
-
-    def left_out_counts(self) -> dict[str, int]:
-        return dict(sorted(Counter(reason for _, reason in self.left_out).items()))
+NO_LIMIT = 1 << 62
+PROJECTS = 8
+"""Projects whose last scan is kept in memory."""
+PRIVATE_SHARE = 8
+"""Which part of the turn for copies the private git directories may take on top."""
 
 
-class _Skip(Exception):
-    """A file is left out; the message is the reason."""
+class Snapshots:
+    """Pins projects below `data`. Safe to use from many threads."""
+
+    def __init__(self, data: Path, *, limit: int = NO_LIMIT, roots: Sequence[Path] = ()) -> None:
+        """`limit`: bytes that the copies may take together. `roots`, resolved: the only folders
+        whose object stores may be borrowed from; empty means any."""
+        self.copies = Copies(data, limit=limit)
+        self._git = data / "git"
+        self._locks = data / "locks"
+        self._private_limit = limit // PRIVATE_SHARE
+        self._roots = roots
+        self._turns: OrderedDict[Path, Turn] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def clean(self) -> None:
+        """At a start: remove what a crash has left."""
+        self.copies.clean()
+        for place in self._git.iterdir() if self._git.is_dir() else ():
+            if place.name.startswith("."):
+                remove(place)
+
+    @contextmanager
+    def alone(self, project: Path) -> Iterator[Turn]:
+        """While this is open no other thread pins this project or drops what its pins need, and
+        the copies that are pinned stay."""
+        with self._lock:
+            turn = self._turns.setdefault(project, Turn())
+            turn.users += 1
+            self._turns.move_to_end(project)
+            idle = [place for place, other in self._turns.items() if not other.users]
+            for place in idle[: max(0, len(self._turns) - PROJECTS)]:
+                del self._turns[place]
+        try:
+            with turn.alone(self._lock_of(project)), self.copies.keep():
+                yield turn
+        finally:
+            with self._lock:
+                turn.users -= 1
+
+    def pin(self, project: Path) -> Pinned:
+        """Copy the project's tree below `data` and name it by its git tree id.
+
+        Raises OSError when the copy cannot be written, GitError when git does not work.
+        """
+        project = project.resolve()
+        with self.alone(project) as turn:
+            return self._again(project, turn.last) or self._anew(project, turn)
+
+    def _again(self, project: Path, last: Last | None) -> Pinned | None:
+        """The last pin, when nothing has changed since. Git does its part meanwhile."""
+        if last is None or not last.steady:
+            return None
+        pinned = last.pinned
+        notes = list(pinned.notes)
+        try:
+            if pinned.repository is not None:
+                notes = connect(pinned.private, pinned.repository, self._roots)
+            with ask_changed(project, pinned) as changed, ask_head(pinned) as head:
+                if not all(it.same() for it in last.watches):
+                    return None
+                if not self.copies.find(pinned.tree_id) or not is_known(changed.answer(), last):
+                    return None
+                commit = head.answer().decode().strip() or None
+        except (GitError, OSError):
+            return None
+        return pinned._replace(head=commit, notes=tuple(notes))
+
+    def _anew(self, project: Path, turn: Turn) -> Pinned:
+        repository, notes = _repository(project)
+        private, first = self._private(project, repository, turn)
+        if repository is not None:
+            notes += connect(private, repository, self._roots)
+        at = time.time_ns()
+        source = Source(project, private, _listed(project, repository, private))
+        known = turn.last.entries if turn.last and not first else {}
+        turn.last = None
+        found = self._copied(source, known, straight=first)
+        private.add(found.trees.items())
+        keep_index(private, found.entries)
+        pinned = Pinned(
+            found.tree_id,
+            self.copies.root(found.tree_id),
+            found.files,
+            _left_out(source.listing, found.entries),
+            private,
+            repository,
+            private.resolve("HEAD") if repository else None,
+            tuple(notes),
+        )
+        turn.last = remember(source, pinned, found.entries, at)
+        self._trim()
+        return pinned
+
+    def _private(
+        self, project: Path, repository: Repository | None, turn: Turn
+    ) -> tuple[PrivateGit, bool]:
+        """The project's private git directory, and whether it is new."""
+        object_format = repository.object_format if repository else "sha1"
+        directory = self._git / f"{_key(project)}-{object_format}.git"
+        first = not directory.exists()
+        if turn.private is None or turn.private.directory != directory or first:
+            turn.private = PrivateGit(directory, object_format=object_format)
+        if turn.private.crowded():
+            turn.private.drop_objects()
+        os.utime(directory)
+        return turn.private, first
+
+    def _copied(self, source: Source, known: Mapping[str, Entry], *, straight: bool) -> Found:
+        """What is in the project, when the copy of that is there. `straight`: there is none yet,
+        so what is read is written at once."""
+        with self.copies.staging() as staging:
+            sink = Copy(staging)
+            found = source.scan(known, sink if straight else None)
+            if not straight:
+                if self.copies.find(found.tree_id):
+                    return found
+                # Read once more, to write: only what is read now is sure to be what is written.
+                found = source.scan({}, sink)
+            files = [file.path for file in found.files]
+            self.copies.settle(staging, found.tree_id, sorted(folders_of(files)), files)
+        return found
+
+    def _lock_of(self, project: Path) -> Path:
+        return self._locks / _key(project)
+
+    def _trim(self) -> None:
+        """Keep copies and private directories within their bounds."""
+        self.copies.trim()
+        places = sorted(self._git.glob("*.git"), key=lambda it: it.stat().st_mtime_ns, reverse=True)
+        total = 0
+        for place in places:
+            total += size_of(place)
+            if total > self._private_limit:
+                key = place.name.partition("-")[0]
+                with suppress(GitError), locked(self._locks / key, patience=0):
+                    remove(place)
+
+
+def _key(project: Path) -> str:
+    return hashlib.sha256(os.fsencode(project)).hexdigest()[:16]
 
 
 def pin(project: Path, data: Path) -> Pinned:
-    """Copy the project's tree below `data` and name it by its git tree id.
+    """Pin a project once; who pins often keeps a Snapshots."""
+    return Snapshots(data).pin(project)
 
-    Raises OSError when the copy cannot be written, GitError when git does not work.
-    """
-    trees = data / "trees"
-    trees.mkdir(parents=True, exist_ok=True)
-    repository, notes = _repository(project)
-    object_format = repository.object_format if repository else "sha1"
-    name = f"{hashlib.sha256(os.fsencode(project)).hexdigest()[:16]}-{object_format}.git"
-    private = PrivateGit(data / "git" / name, repository=repository, object_format=object_format)
-    staging = Path(tempfile.mkdtemp(prefix=".staging-", dir=trees))
+
+def _repository(project: Path) -> tuple[Repository | None, list[str]]:
     try:
-        files, left_out = _copy_all(project, staging, repository, private)
-        index = staging.with_name(f"{staging.name}.index")
-        try:
-            tree_id = private.write_tree(staging, [file.path for file in files], index=index)
-        finally:
-            index.unlink(missing_ok=True)
-        path = _settle(staging, trees / tree_id)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    head = repository.head() if repository else None
-    return Pinned(
-        tree_id, path, tuple(files), tuple(sorted(left_out)), private, repository, head, notes
-    )
-
-
-def _repository(project: Path) -> tuple[Repository | None, tuple[str, ...]]:
-    try:
-        repository = Repository(project)
+        return find_repository(project), []
     except GitError as error:
-        broken = (project / ".git").exists()
-        note = (f"git cannot read this repository, so it was taken as a folder: {error}",)
-        return None, note if broken else ()
-    # A hostile core.worktree points elsewhere: only what is below the project is listed.
-    if not project.is_relative_to(repository.top.resolve()):
-        return None, ("the repository's work tree lies elsewhere, so it was taken as a folder",)
-    return repository, ()
+        return None, [f"git cannot read this repository, so it was taken as a folder: {error}"]
 
 
-def _copy_all(
-    project: Path, staging: Path, repository: Repository | None, private: PrivateGit
-) -> tuple[list[PinnedFile], list[tuple[str, str]]]:
-    left_out: list[tuple[str, str]] = []
-    candidates = _candidates(project, repository, left_out)
-    ignored = _podiumignored(project, private, [path for path, _ in candidates])
-    files: list[PinnedFile] = []
-    total = 0
-    for path, mode in sorted(candidates):
-        try:
-            if path in ignored:
-                raise _Skip("podiumignore")
-            content, executable = _content(project, path, mode)
-            total += len(content)
-            if len(files) >= MAX_FILES or total > MAX_BYTES:
-                raise _Skip("over_limit")
-            target = staging / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(content)
-            # The right to run is part of a git tree: without it the file would count as changed.
-            target.chmod(0o555 if executable else 0o444)
-            files.append(PinnedFile(path, len(lines_of(content))))
-        except _Skip as skip:
-            left_out.append((path, str(skip)))
-        except (FileNotFoundError, NotADirectoryError):
-            continue  # tracked, but deleted in the work tree
-    return files, left_out
+def _listed(project: Path, repository: Repository | None, private: PrivateGit) -> Listing:
+    keep_patterns(project, private)
+    return list_repository(project, repository, private) if repository else list_folder(project)
 
 
-def _candidates(
-    project: Path, repository: Repository | None, left_out: list[tuple[str, str]]
-) -> list[tuple[str, str]]:
-    """(path, git mode or "") of everything that may be copied."""
-    if repository is None:
-        return [(path, "") for path in _walked(project, left_out)]
-    found = []
-    for mode, path in repository.listed():
-        # Git lists an untracked nested repository as a folder.
-        if path.endswith("/"):
-            left_out.append((_shown(path), "nested_repository"))
-        else:
-            found.append((path, mode))
-    return [(path, mode) for path, mode in found if _named_well(path, left_out)]
-
-
-def _walked(project: Path, left_out: list[tuple[str, str]]) -> Iterator[str]:
-    for folder, names, files in os.walk(project, followlinks=False):
-        here = Path(folder).relative_to(project)
-        for name in sorted(names):
-            if name in IGNORED_FOLDERS:
-                left_out.append((_shown((here / name).as_posix()), "ignored_folder"))
-            elif (Path(folder) / name).is_symlink():
-                left_out.append((_shown((here / name).as_posix()), "link"))
-        names[:] = sorted(set(names) - IGNORED_FOLDERS)
-        for name in sorted(files):
-            path = (here / name).as_posix()
-            if _named_well(path, left_out):
-                yield path
-
-
-def _named_well(path: str, left_out: list[tuple[str, str]]) -> bool:
-    """A name that is no valid UTF-8 cannot be cited, and one that git keeps for itself cannot be
-    in a tree, so such a file is left out."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        left_out.append((_shown(path), "odd_name"))
-        return False
-    if ".git" in path.lower().split("/"):
-        left_out.append((path, "ignored_folder"))
-        return False
-    return True
+def _left_out(listing: Listing, entries: Mapping[str, Entry]) -> tuple[tuple[str, str], ...]:
+    found = [(path, entry.reason) for path, entry in entries.items() if entry.reason]
+    return tuple(sorted((_shown(path), reason) for path, reason in (*listing.left_out, *found)))
 
 
 def _shown(path: str) -> str:
-    return path.encode("utf-8", "replace").decode()
-
-
-def _podiumignored(folder: Path, private: PrivateGit, paths: list[str]) -> set[str]:
-    """What `.podiumignore` names; git reads its own syntax."""
-    patterns = folder / ".podiumignore"
-    return private.ignored(paths, patterns=patterns) if patterns.is_file() else set()
-
-
-def _content(project: Path, path: str, mode: str) -> tuple[bytes, bool]:
-    """The bytes of a plain text file of at most MAX_FILE_BYTES, and whether it may be run; raises
-    _Skip with the reason."""
-    if mode == SUBMODULE:
-        raise _Skip("submodule")
-    if mode == LINK or _through_link(project, path):
-        raise _Skip("link")
-    if is_secret(path):
-        raise _Skip("secret")
-    try:
-        # O_NONBLOCK: opening a FIFO must not wait for its writer.
-        descriptor = os.open(project / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except (FileNotFoundError, NotADirectoryError):
-        raise
-    except OSError as error:
-        raise _Skip("unreadable") from error
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise _Skip("special")
-        if status.st_size > MAX_FILE_BYTES:
-            raise _Skip("too_large")
-        content = file.read(MAX_FILE_BYTES + 1)
-    if len(content) > MAX_FILE_BYTES:
-        raise _Skip("too_large")
-    if b"\0" in content[:BINARY_SNIFF]:
-        raise _Skip("binary")
-    return content, bool(status.st_mode & stat.S_IXUSR)
-
-
-def _through_link(project: Path, path: str) -> bool:
-    """Whether the file or a folder on the way to it is a link."""
-    place = project
-    for part in Path(path).parts:
-        place = place / part
-        if place.is_symlink():
-            return True
-    return False
-
-
-def lines_of(content: bytes) -> list[str]:
-    """The lines of a file as its readers number them: parted by newlines and by nothing else.
-
-    `str.splitlines` would part at form feeds too, and every line number behind one would be off.
-    """
-    lines = content.decode("utf-8", "replace").split("\n")
-    if lines[-1] == "":
-        lines.pop()
-    return [line.removesuffix("\r") for line in lines]
-
-
-def _settle(staging: Path, target: Path) -> Path:
-    """Move the copy to its name, unless another pin of the same tree was first."""
-    if not target.exists():
-        try:
-            staging.rename(target)
-        except OSError:
-            if not target.exists():
-                raise
-    return target
+    return os.fsencode(path).decode("utf-8", "replace")

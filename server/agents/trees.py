@@ -1,7 +1,9 @@
 """The port to pinned copies: from a project and an invocation to what a plan is made from."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,11 +14,16 @@ from protocol.plan import Tree
 from protocol.resources import Project
 from server.agents.changes import BadScope, find_changes
 from server.agents.git import GitError
-from server.agents.snapshot import Pinned, lines_of, pin
+from server.agents.pinned import Pinned, lines_of
+from server.agents.snapshot import NO_LIMIT, Snapshots
 from server.ports import Probe
 
 MAX_SHOWN = 50
 """Paths that a plan names of what was left out; the rest is counted."""
+MAX_PATHS, MAX_PATHS_LENGTH = 200, 16 * 1024
+"""Files that a plan names one by one, and the length of their names in all; past that it counts
+them by folder."""
+MAX_FOLDERS = 100
 CACHED_FILES = 512
 
 
@@ -49,9 +56,17 @@ class PinnedView:
 class PinnedTrees:
     """Keeps copies below DIR/trees, one per tree id."""
 
-    def __init__(self, data: Path) -> None:
-        """`data` is DIR, resolved."""
+    def __init__(self, data: Path, *, limit: int = NO_LIMIT, roots: Sequence[Path] = ()) -> None:
+        """`data` is DIR, resolved; `limit` the bytes that copies may take; `roots`, resolved, the
+        folders that projects must lie below, if any are named."""
         self._data = data
+        self._roots = tuple(roots)
+        self._snapshots = Snapshots(data, limit=limit, roots=self._roots)
+        self._copies = self._snapshots.copies
+
+    def clean(self) -> None:
+        """At a start: remove what a crash has left. Blocks."""
+        self._snapshots.clean()
 
     async def check(self, path: Path) -> Path:
         return await asyncio.to_thread(self._check, path)
@@ -60,13 +75,19 @@ class PinnedTrees:
         return await asyncio.to_thread(self._situation, project, invocation, probe)
 
     def root(self, tree_id: str) -> Path:
-        return self._data / "trees" / tree_id
+        return self._copies.root(tree_id)
 
     def view(self, tree_id: str) -> PinnedView:
         return PinnedView(self.root(tree_id))
 
     async def exists(self, tree_id: str) -> bool:
-        return await asyncio.to_thread(self.root(tree_id).is_dir)
+        return await asyncio.to_thread(self._copies.find, tree_id)
+
+    def hold(self, tree_id: str) -> AbstractContextManager[None]:
+        return self._copies.hold(tree_id)
+
+    def keep(self) -> AbstractContextManager[None]:
+        return self._copies.keep()
 
     def _check(self, path: Path) -> Path:
         """Refuse what cannot be a project; DIR inside it would make podium review itself."""
@@ -87,19 +108,27 @@ class PinnedTrees:
             raise _refused(path, f"lies inside podium's data directory {self._data}")
         if self._data.is_relative_to(resolved):
             raise _refused(path, f"contains podium's data directory {self._data}")
+        if self._roots and not any(resolved.is_relative_to(root) for root in self._roots):
+            raise ProtocolError(
+                ErrorCode.FORBIDDEN,
+                f"the project {_text(path)} lies below none of the folders in `project_roots`",
+                field="path",
+                hint=f"move it below {self._roots[0]}, or add its folder to `project_roots`",
+            )
         return resolved
 
     def _situation(self, project: Project, invocation: Invocation, probe: Probe) -> Situation:
         path = self._check(Path(project.path))
         inputs = invocation.inputs
         try:
-            pinned = pin(path, self._data)
-            changes = find_changes(
-                pinned,
-                base=inputs.get("base"),
-                paths=inputs.get("paths") or [],
-                exclude=invocation.exclude,
-            )
+            with self._snapshots.alone(path):
+                pinned = self._snapshots.pin(path)
+                changes = find_changes(
+                    pinned,
+                    base=inputs.get("base"),
+                    paths=inputs.get("paths") or [],
+                    exclude=invocation.exclude,
+                )
         except BadScope as error:
             raise ProtocolError(
                 ErrorCode.BAD_ARGUMENTS, str(error), field=f"input.{error.field}"
@@ -128,22 +157,39 @@ class PinnedTrees:
 
 def _tree(pinned: Pinned) -> Tree:
     shown = [f"{path}: {reason}" for path, reason in pinned.left_out[:MAX_SHOWN]]
+    paths = [file.path for file in pinned.files]
+    few = len(paths) <= MAX_PATHS and sum(map(len, paths)) <= MAX_PATHS_LENGTH
     return Tree(
         id=pinned.tree_id,
         files=len(pinned.files),
         left_out=pinned.left_out_counts(),
         left_out_paths=shown,
+        bytes=sum(file.size for file in pinned.files),
+        paths=paths if few else [],
+        folders={} if few else _folders(paths),
         head=pinned.head,
         branch=pinned.repository.branch() if pinned.repository else None,
         notes=list(pinned.notes),
     )
 
 
+def _folders(paths: Sequence[str]) -> dict[str, int]:
+    """How many of the paths lie below each folder at the top: the largest ones by name."""
+    counts = Counter(path.partition("/")[0] if "/" in path else "." for path in paths)
+    largest = counts.most_common(MAX_FOLDERS)
+    named = dict(sorted(largest))
+    rest = len(paths) - sum(named.values())
+    return {**named, "…": rest} if rest else named
+
+
+def _text(path: Path) -> str:
+    return str(path).encode("utf-8", "replace").decode()
+
+
 def _refused(path: Path, why: str) -> ProtocolError:
-    shown = str(path).encode("utf-8", "replace").decode()
     return ProtocolError(
         ErrorCode.BAD_ARGUMENTS,
-        f"the project {shown} {why}",
+        f"the project {_text(path)} {why}",
         field="path",
         hint="name a folder that podium may read, outside its data directory",
     )

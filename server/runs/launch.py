@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -48,10 +49,10 @@ class Prepared(NamedTuple):
 
 
 class Launcher:
-    """Makes launches durable and begins them. `begin` is told of each new run, and waits for
-    nothing."""
+    """Makes launches durable and begins them. `begin` is told of each new run and its tree, and
+    waits for nothing."""
 
-    def __init__(self, rooms: Rooms, *, begin: Callable[[RunId], None]) -> None:
+    def __init__(self, rooms: Rooms, *, begin: Callable[[RunId, str], None]) -> None:
         self._rooms = rooms
         self._begin = begin
         self._store = rooms.store
@@ -64,9 +65,10 @@ class Launcher:
 
     async def plan(self, user: UserId, request: LaunchRequest) -> Prepared:
         """The plan of a launch, stored so that `plan_id` can launch exactly it."""
-        prepared = await self._prepare(user, request)
-        await self._store.save_plan(prepared.plan, prepared.patches)
-        return prepared
+        with self._rooms.trees.keep():
+            prepared = await self._prepare(user, request)
+            await self._store.save_plan(prepared.plan, prepared.patches)
+            return prepared
 
     async def launch(self, user: UserId, request: LaunchRequest, *, key: str | None) -> Launched:
         """Make the run durable; the same key and body return the run made before.
@@ -78,9 +80,10 @@ class Launcher:
                 earlier = await self._store.launched(user, key, request.hash())
                 if earlier is not None:
                     return Launched(earlier, created=False)
-            prepared = await self._prepare(user, request)
-            new = self._new_run(user, request, prepared, key=key)
-            return await to_the_end(self._commit(new))
+            with self._rooms.trees.keep():
+                prepared = await self._prepare(user, request)
+                new = self._new_run(user, request, prepared, key=key)
+                return await to_the_end(self._commit(new))
         except KeyConflict as error:
             raise _key_conflict() from error
 
@@ -110,14 +113,28 @@ class Launcher:
             parent_run_id=parent.run.id,
         )
         try:
-            return await to_the_end(self._commit(new))
+            with self._rooms.trees.keep():
+                await self._check_copy(parent.plan)
+                return await to_the_end(self._commit(new))
         except KeyConflict as error:
             raise _key_conflict() from error
+
+    async def _check_copy(self, plan: FlowPlan) -> None:
+        """Refuse a plan whose project may not be used any more, or whose copy is gone."""
+        project = await self._project(plan.project_id)
+        await self._rooms.trees.check(Path(project.path))
+        if not await self._rooms.trees.exists(plan.tree.id):
+            raise ProtocolError(
+                ErrorCode.NOT_FOUND,
+                "the pinned copy of this plan is gone",
+                field="plan_id",
+                hint="launch the command again: it pins the tree as it is now",
+            )
 
     async def _commit(self, new: NewRun) -> Launched:
         """Store and begin: a client that leaves in between leaves no run that nobody conducts."""
         launched = await self._store.launch(new)
-        self._begin(launched.run.id)
+        self._begin(launched.run.id, new.plan.tree.id)
         return launched
 
     async def _prepare(self, user: UserId, request: LaunchRequest) -> Prepared:
@@ -172,6 +189,7 @@ class Launcher:
         found = await self._store.plan(plan_id)
         if found is None:
             raise ProtocolError(ErrorCode.NOT_FOUND, "plan not found", field="plan_id")
+        await self._check_copy(found[0])
         prepared = Prepared(*found)
         await self._require_models(user, prepared.plan, engine.initial(prepared.plan))
         return prepared

@@ -1,6 +1,7 @@
 """All live runs: one task each, owned here."""
 
 import asyncio
+from contextlib import ExitStack
 from typing import Any, Literal, NamedTuple
 
 from flows.facts import Facts
@@ -40,18 +41,24 @@ class Runner:
 
     async def start(self) -> None:
         for run_id in await self._rooms.store.unfinished():
-            self.begin(run_id)
+            record = await self._rooms.store.get(run_id)
+            if record is not None:
+                self.begin(run_id, record.plan.tree.id)
 
-    def begin(self, run_id: RunId) -> None:
+    def begin(self, run_id: RunId, tree_id: str) -> None:
         """Conduct a stored run, unless that is being done, it has ended, or the server stops.
 
         It waits for nothing, so whoever has made a run durable can begin it in the same breath.
+        The pinned copy is held from here to the end.
         """
         if run_id in self._live or self._stopping:
             return
         ready: asyncio.Future[Conductor] = asyncio.get_running_loop().create_future()
         task = asyncio.create_task(self._conduct(run_id, ready), name=f"run {run_id}")
         self._live[run_id] = Live(ready, task)
+        held = ExitStack()
+        held.enter_context(self._rooms.trees.hold(tree_id))
+        task.add_done_callback(lambda _: held.close())
 
     async def stop(self) -> None:
         """Park every run within the deadline; they go on at the next start."""

@@ -10,7 +10,8 @@ import pytest
 
 from protocol.plan import LineRange
 from server.agents.changes import BadScope, Changes, find_changes
-from server.agents.snapshot import Pinned, pin
+from server.agents.pinned import Pinned
+from server.agents.snapshot import pin
 
 
 class Shop:
