@@ -52,16 +52,16 @@ def reap_orphans(data: Path) -> int:
             found = msgspec.json.decode(place.read_bytes(), type=Recorded)
         except (OSError, msgspec.DecodeError):
             continue
-        reaped += _reap(found, place)
-    return reaped
+        reaped += _reap(found)
+    return reaped + _reap_cut_starts(data / "attempts")
 
 
-def _reap(wanted: Recorded, place: Path) -> bool:
+def _reap(wanted: Recorded) -> bool:
     try:
         # Held from before the look to the signal: its number cannot change owner in between.
         handle = os.pidfd_open(wanted.pid)
     except (OSError, AttributeError, OverflowError):
-        return _reap_cut_start(wanted, place)
+        return False
     try:
         if identity(wanted.pid) != wanted:
             return False
@@ -71,25 +71,28 @@ def _reap(wanted: Recorded, place: Path) -> bool:
         os.close(handle)
 
 
-def _reap_cut_start(wanted: Recorded, place: Path) -> bool:
-    """Kill what is left of a bubblewrap that died in the millisecond in which it has a child that
-    waits for it and does not yet die with it. The child is of its session, and has its command
-    line, which names the attempt."""
-    found = [
-        pid
-        for pid in processes()
-        if (fields := stat(pid)) and int(fields[3]) == wanted.pid and _names(pid, place.parent)
-    ]
+def _reap_cut_starts(attempts: Path) -> int:
+    """Kill what is left of a bubblewrap that died in the part of a millisecond in which it has a
+    child that waits for it and does not yet die with it. There may be no record yet: but it is a
+    bubblewrap, and its command line names an attempt below DIR, which one server has at a time."""
+    found = [pid for pid in processes() if _is_bubblewrap(pid) and _names(pid, attempts)]
     for pid in found:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     _wait_gone(found, time.monotonic() + KILL_SECONDS)
-    return bool(found)
+    return len(found)
+
+
+def _is_bubblewrap(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/comm").read_bytes() == b"bwrap\n"
+    except OSError:
+        return False
 
 
 def _names(pid: int, folder: Path) -> bool:
     try:
-        return os.fsencode(f"{folder}/") in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return os.fsencode(f"\0{folder}/") in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 

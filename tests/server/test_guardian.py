@@ -76,7 +76,7 @@ async def test_the_end_of_the_lifeline_ends_all() -> None:
     process = await guarded.start(BACKGROUND + "echo ready; sleep 602")
     assert process.stdout is not None
     assert await process.stdout.readline() == b"ready\n"
-    assert len(marked(guarded.mark)) >= 4
+    await until(lambda: len(marked(guarded.mark)) >= 4)
     os.close(guarded.lifeline)
     assert await process.wait() == -signal.SIGKILL
     assert marked(guarded.mark) == []
@@ -162,7 +162,7 @@ async def test_killing_waits_for_the_last_process(tmp_path: Path) -> None:
     async with scripted(tmp_path) as here:
         process = await here.start(script, found=None)
         await until(lambda: here.said() == "ready\n")
-        assert len(marked(str(tmp_path))) >= 4
+        await until(lambda: len(marked(str(tmp_path))) >= 4)
         assert process.ended_at is None
         await asyncio.gather(process.kill(), process.kill())
         assert marked(str(tmp_path)) == []

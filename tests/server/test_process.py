@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -129,7 +130,7 @@ async def test_a_kill_that_is_cancelled_goes_on_to_the_end(
         held = descriptors()
         running = await here.start(HIDES, found=found)
         await until(lambda: here.said() == "ready\n")
-        assert marked(str(tmp_path))
+        await until(lambda: len(marked(str(tmp_path))) >= 3)
         killing = asyncio.create_task(running.kill())
         for _ in range(times):
             await asyncio.sleep(0)
@@ -208,24 +209,31 @@ def test_what_an_earlier_server_left_is_killed_once(tmp_path: Path) -> None:
 
 
 def test_what_a_bubblewrap_left_that_died_at_its_start_is_killed(tmp_path: Path) -> None:
-    """Its child waits for it for ever, in its session and under its command line."""
-    with left_over(tmp_path) as child:
-        place = tmp_path / "attempts" / "run" / "step" / "1"
-        script = f": {place}/settings.json; (sleep 600; :) & exec cat"
-        leader = subprocess.Popen(
-            ["/bin/sh", "-c", script],
-            start_new_session=True,
-            env={"MARK": f"{tmp_path} second"},
+    """Its child waits for it for ever, without a record; only the command line tells of it."""
+    program = tmp_path / "bwrap"
+    shutil.copy("/bin/sh", program)
+    other = shutil.copy("/bin/sh", tmp_path / "other")
+    ours, theirs = tmp_path / "data", tmp_path / "theirs"
+    left = [
+        subprocess.Popen(
+            [name, "-c", "read line", "sh", f"{place}/attempts/r/s/1/settings.json"],
             stdin=subprocess.PIPE,
         )
-        record(leader.pid, place / "process.json")
-        leader.communicate()
-        while len(marked(f"{tmp_path} second")) < 2:
+        for name, place in ((program, ours), (program, theirs), (other, ours))
+    ]
+    try:
+        while any(b"settings" not in cmdline(child.pid) for child in left):
             pass
-        assert reap_orphans(tmp_path) == 1
-        # Its own child, which names no attempt, is of another making in this test.
-        assert len(marked(f"{tmp_path} second")) == 1
-        assert child.poll() is None
+        assert reap_orphans(ours) == 1
+        assert left[0].wait() == -signal.SIGKILL
+        assert [child.poll() for child in left[1:]] == [None, None]
+    finally:
+        for child in left:
+            child.communicate()
+
+
+def cmdline(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 @pytest.mark.parametrize(
