@@ -3,6 +3,7 @@
 import io
 from typing import Any
 
+import msgspec
 from rich.console import Console
 
 from protocol.frames import (
@@ -16,9 +17,10 @@ from protocol.frames import (
     ToolStatus,
 )
 from protocol.ids import RunId, StepId
+from protocol.plan import Tree
 from protocol.report import Confidence, Finding, Severity
 from protocol.states import StepStatus
-from server.terminal import LiveTable, PlainLines, clean
+from server.terminal import LiveTable, PlainLines, clean, plan_lines, tree_lines
 from tests.flows.plans import review_shape
 
 PLAN = review_shape()
@@ -82,3 +84,28 @@ def test_what_an_agent_says_after_a_tool_begins_anew() -> None:
 
 def test_clean_keeps_lines_and_tabs() -> None:
     assert clean("a\tb\nc\x1b[0m\x9b") == "a\tb\nc\ufffd[0m\ufffd"
+
+
+def test_a_plan_says_what_is_read_and_what_is_not() -> None:
+    tree = Tree(
+        id="t" * 40,
+        files=3,
+        bytes=4_096,
+        paths=["a.py", "src/b.py"],
+        folders={"src": 2},
+        left_out={"secret": 2, "binary": 1},
+        left_out_paths=[".env: secret", "logo.png: binary"],
+        notes=["submodules are not copied"],
+    )
+    lines = plan_lines(msgspec.structs.replace(PLAN, tree=tree))
+    assert "agents can read: 3 files, 4 KiB" in lines
+    assert "not sent to any agent: 1 binary, 2 secret" in lines
+    assert "note: submodules are not copied" in lines
+    assert tree_lines(tree) == [
+        "  reads a.py",
+        "  reads src/b.py",
+        "  reads src (2 files)",
+        "  left out .env: secret",
+        "  left out logo.png: binary",
+        "  left out: 1 more",
+    ]
