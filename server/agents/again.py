@@ -80,7 +80,3 @@ def is_known(answer: bytes, last: Last) -> bool:
     return all(
         entry[0] == "?" and entry[2:].rstrip("/") in last.others for entry in entries if entry
     )
-
-
-def ask_head(pinned: Pinned) -> Question:
-    return pinned.private.start("rev-parse", "--verify", "-q", "HEAD^{commit}", fine=1)

@@ -100,7 +100,7 @@ def _asked(folder: Path, stack: ExitStack) -> _Status | None:
         return None
     place = stack.enter_context(tempfile.TemporaryDirectory(prefix="podium-look-"))
     private = PrivateGit(Path(place) / "git", object_format=repository.object_format)
-    connect(private, repository, ())
+    connect(private, repository)
     index = repository.index_file
     work = ("--others", "--modified", "--deleted")
     names = ("for-each-ref", "--format=%(refname) %(objectname)")

@@ -59,6 +59,17 @@ class Repository(NamedTuple):
             text.removeprefix("ref: refs/heads/") if text.startswith("ref: refs/heads/") else None
         )
 
+    def head_commit(self) -> str | None:
+        """The commit of HEAD, where two small files tell; None where only git can. Raises
+        GitError."""
+        text = _head(self.git).decode().strip()
+        if text.startswith("ref: ") and ".." not in text:
+            try:
+                text = read_small(self.common / text.removeprefix("ref: ")).decode().strip()
+            except (GitError, UnicodeDecodeError):
+                return None
+        return text if re.fullmatch("[0-9a-f]{40,64}", text) else None
+
 
 def find_repository(folder: Path) -> Repository | None:
     """The repository that a resolved folder lies in; None when it lies in none.
@@ -86,12 +97,9 @@ def find_repository(folder: Path) -> Repository | None:
     return None
 
 
-def connect(private: PrivateGit, repository: Repository, roots: Sequence[Path]) -> list[str]:
-    """Let the private directory see the repository's HEAD, references, shared index and objects as
-    they are now; returns what a person should know of it.
-
-    With `roots`, objects are borrowed from below them alone. Raises GitError and OSError.
-    """
+def connect(private: PrivateGit, repository: Repository) -> None:
+    """Let the private directory see the repository's HEAD, references and shared index as they are
+    now. Raises GitError and OSError."""
     _replace(private.directory / "HEAD", _head(repository.git))
     _link(private.directory / "refs", repository.common / "refs", stat.S_ISDIR)
     _link(private.directory / "packed-refs", repository.common / "packed-refs", stat.S_ISREG)
@@ -101,6 +109,14 @@ def connect(private: PrivateGit, repository: Repository, roots: Sequence[Path]) 
         _replace(
             private.directory / "info" / "sparse-checkout", read_small(patterns, limit=CONFIG_BYTES)
         )
+
+
+def lend(private: PrivateGit, repository: Repository, roots: Sequence[Path]) -> list[str]:
+    """Let the private directory see the repository's objects; returns what a person should know of
+    where they lie.
+
+    With `roots`, objects are borrowed from below them alone. Raises GitError and OSError.
+    """
     stores, notes = _object_stores(repository.common / "objects", roots)
     views = [_view(private.directory / "borrowed", store) for store in stores]
     borrowed = {"GIT_ALTERNATE_OBJECT_DIRECTORIES": ":".join(_quoted(view) for view in views)}
@@ -231,11 +247,10 @@ def _view(folder: Path, store: Path) -> Path:
     name further stores."""
     view = folder / sha256(os.fsencode(store)).hexdigest()[:16]
     view.mkdir(parents=True, exist_ok=True)
-    foreign = {entry.name for entry in os.scandir(store) if entry.is_symlink()}
-    packs = store / "pack"
-    if _is(packs, stat.S_ISDIR) and any(entry.is_symlink() for entry in list(os.scandir(packs))):
-        foreign.add("pack")
-    wanted = _STORE_FOLDERS - foreign
+    own = {entry.name for entry in os.scandir(store) if entry.is_dir(follow_symlinks=False)}
+    if "pack" in own and any(entry.is_symlink() for entry in list(os.scandir(store / "pack"))):
+        own.remove("pack")
+    wanted = own & _STORE_FOLDERS
     there = {entry.name for entry in os.scandir(view)}
     for name in wanted - there:
         (view / name).symlink_to(store / name)

@@ -13,13 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from server.agents.again import Last, ask_changed, ask_head, is_known, keep_index, remember
+from server.agents.again import Last, ask_changed, is_known, keep_index, remember
 from server.agents.copies import Copies, remove
 from server.agents.copying import Copy, Found, Source
 from server.agents.git import GitError, PrivateGit, size_of
 from server.agents.listing import Listing, folders_of, list_folder, list_repository
 from server.agents.pinned import Pinned, keep_patterns
-from server.agents.repository import Repository, connect, find_repository
+from server.agents.repository import Repository, connect, find_repository, lend
 from server.agents.scan import Entry
 from server.agents.turns import Turn, locked
 
@@ -83,25 +83,34 @@ class Snapshots:
         if last is None or not last.steady:
             return None
         pinned = last.pinned
-        notes = list(pinned.notes)
         try:
-            if pinned.repository is not None:
-                notes = connect(pinned.private, pinned.repository, self._roots)
-            with ask_changed(project, pinned) as changed, ask_head(pinned) as head:
+            with ask_changed(project, pinned) as changed:
                 if not all(it.same() for it in last.watches):
                     return None
                 if not self.copies.find(pinned.tree_id) or not is_known(changed.answer(), last):
                     return None
-                commit = head.answer().decode().strip() or None
+            return self._as_of_now(pinned)
         except (GitError, OSError):
             return None
-        return pinned._replace(head=commit, notes=tuple(notes))
+
+    def _as_of_now(self, pinned: Pinned) -> Pinned:
+        """The same files, with what the repository says of them now."""
+        repository, private = pinned.repository, pinned.private
+        if repository is None:
+            return pinned
+        connect(private, repository)
+        notes = lend(private, repository, self._roots)
+        head = repository.head_commit()
+        if head is None or head != pinned.head:
+            head = private.resolve("HEAD")
+        return pinned._replace(head=head, notes=tuple(notes))
 
     def _anew(self, project: Path, turn: Turn) -> Pinned:
         repository, notes = _repository(project)
         private, first = self._private(project, repository, turn)
         if repository is not None:
-            notes += connect(private, repository, self._roots)
+            connect(private, repository)
+            notes += lend(private, repository, self._roots)
         at = time.time_ns()
         source = Source(project, private, _listed(project, repository, private))
         known = turn.last.entries if turn.last and not first else {}

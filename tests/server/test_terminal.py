@@ -18,10 +18,10 @@ from protocol.frames import (
     ToolStatus,
 )
 from protocol.ids import RunId, StepId
-from protocol.plan import Endpoint, Seat
+from protocol.plan import Endpoint, Seat, Tree
 from protocol.report import Confidence, Coverage, Finding, Severity
 from protocol.states import StepStatus
-from server.terminal import LiveTable, PlainLines, clean, plan_lines
+from server.terminal import LiveTable, PlainLines, clean, plan_lines, tree_lines
 from tests.flows.plans import review_shape
 
 PLAN = review_shape()
@@ -124,3 +124,28 @@ def test_a_plan_names_the_host_and_model_of_every_role() -> None:
     assert f"  {role}: asked for · big at gpu:8000" in lines
     assert "  security: asked for" in lines
     assert "scripted demo model, not a review" in lines, "one scripted role is enough"
+
+
+def test_a_plan_says_what_is_read_and_what_is_not() -> None:
+    tree = Tree(
+        id="t" * 40,
+        files=3,
+        bytes=4_096,
+        paths=["a.py", "src/b.py"],
+        folders={"src": 2},
+        left_out={"secret": 2, "binary": 1},
+        left_out_paths=[".env: secret", "logo.png: binary"],
+        notes=["submodules are not copied"],
+    )
+    lines = plan_lines(msgspec.structs.replace(PLAN, tree=tree))
+    assert "agents can read: 3 files, 4 KiB" in lines
+    assert "not sent to any agent: 1 binary, 2 secret" in lines
+    assert "note: submodules are not copied" in lines
+    assert tree_lines(tree) == [
+        "  reads a.py",
+        "  reads src/b.py",
+        "  reads src (2 files)",
+        "  left out .env: secret",
+        "  left out logo.png: binary",
+        "  left out: 1 more",
+    ]
