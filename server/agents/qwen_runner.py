@@ -198,6 +198,9 @@ class _Attempt:
         given = self._relay.admit(_admission(self._installed, order), watcher.tell)
         try:
             ended = await self._watched(watcher, given)
+        except asyncio.CancelledError:
+            await self._leave("the attempt was stopped")
+            raise
         finally:
             await given.close()
         after = await asyncio.to_thread(look, order.tree, order.repository)
@@ -220,8 +223,13 @@ class _Attempt:
         finally:
             await process.kill()
         stderr = await process.stderr_tail()
-        wrong = wrong or named(process.exit_code, stderr, self._limits)
-        wrong = wrong or _self_test_failed(process.exit_code, stderr)
+        wrong = (
+            wrong
+            # A full output file is seen only when its writer is gone.
+            or process.exceeded
+            or named(process.exit_code, stderr, self._limits)
+            or _self_test_failed(process.exit_code, stderr)
+        )
         at = process.ended_at or self._clock.now()
         return _Ended(wrong, process.exit_code, stderr, rfc3339(at))
 
@@ -272,9 +280,8 @@ class _Attempt:
             came = failure(FailureReason.READ_ONLY_UNPROVEN, message)
         elif could := escaped(given.self_tests):
             came = could
-        if isinstance(came, AgentFailure) and ended.stderr:
-            with suppress(Exception):
-                await self._emit(_stderr_frames(self._order, ended.stderr))
+        if isinstance(came, AgentFailure):
+            await self._leave(f"{came.reason}: {came.message}", stderr=ended.stderr)
         evidence = Evidence(
             version=self._installed.version,
             endpoint=self._order.endpoint,
@@ -297,6 +304,15 @@ class _Attempt:
             receipt=proof(evidence) if ended.at else None,
             denied_tools=len(parser.denials),
         )
+
+    async def _leave(self, why: str, *, stderr: str = "") -> None:
+        """Tell of an end without a result: no tool is left running in the log."""
+        frames: list[AgentFrame] = [*self._parser.abandoned(why)]
+        if stderr:
+            frames += _stderr_frames(self._order, stderr)
+        if frames:
+            with suppress(Exception):
+                await self._emit(frames)
 
 
 class _Ended(NamedTuple):
