@@ -9,9 +9,11 @@ import random
 from collections.abc import Sequence
 from typing import assert_never
 
+import msgspec
+
 from flows import engine, results
 from flows.briefing import Repair
-from flows.facts import Facts
+from flows.facts import Facts, StepFact
 from flows.results import Accepted
 from protocol.ids import StepId
 from protocol.plan import PlannedStep
@@ -79,6 +81,15 @@ class Conductor:
 
     def _note(self, event: engine.Event) -> None:
         self._facts = engine.apply(self._plan, self._facts, event)
+        self._wake.set()
+
+    def _know(self, step_id: StepId, recorded: StepFact) -> None:
+        """Take what was decided and is recorded by now. Decided anew it could be another end: a
+        wish to stop may have come meanwhile, and stands beside it."""
+        wish = self._facts.steps[step_id].cancelling
+        fact = msgspec.structs.replace(recorded, cancelling=wish)
+        steps = {**self._facts.steps, step_id: fact}
+        self._facts = msgspec.structs.replace(self._facts, steps=steps)
         self._wake.set()
 
     async def _act(self, group: asyncio.TaskGroup) -> None:
@@ -331,7 +342,7 @@ class Conductor:
         await self._rooms.record(lambda: self._rooms.store.change_step(ref, change, frames))
         if change.repairing and result is not None:
             self._repairs[step.id] = Repair(text=result.text, error=failure.message)
-        self._note(event)
+        self._know(step.id, after)
 
     # --- the other actions ----------------------------------------------------------------------
 
