@@ -35,7 +35,7 @@ OUT_OF_MEMORY = ("heap out of memory", "process out of memory", "llocation faile
 _SCRIPT = """\
 ulimit -c 0; ulimit -f "$1"; ulimit -S -t "$2"; ulimit -H -t "$3"; ulimit -d "$4"; ulimit -n "$5"
 [ "$6" = 0 ] || ulimit -p "$6" 2>/dev/null || ulimit -u "$6"
-shift 6; exec "$@"
+shift 6; unset PWD OLDPWD SHLVL; exec "$@"
 """
 
 
