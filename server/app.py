@@ -56,14 +56,20 @@ class Podium:
 
 @asynccontextmanager
 async def opened(
-    settings: Settings, *, token: str, projects: list[Path], agent: AgentRunner | None = None
+    settings: Settings,
+    *,
+    token: str,
+    projects: list[Path],
+    agent: AgentRunner | None = None,
+    clock: Clock | None = None,
 ) -> AsyncIterator[Podium]:
     """Open the store, go on with every unfinished run, and close in the reverse order.
 
-    `agent` None is the pinned qwen. Raises SettingsError when a role of the settings is none,
-    ProtocolError when a project cannot be used, and StoreError when the store cannot.
+    `agent` None is the pinned qwen, `clock` None the real one. Raises SettingsError when a role of
+    the settings is none, ProtocolError when a project cannot be used, and StoreError when the store
+    cannot.
     """
-    clock: Clock = SystemClock()
+    clock = clock or SystemClock()
     ids: Ids = RandomIds()
     hub = MemoryHub()
     agent = agent or agent_of(settings, clock=clock)

@@ -1,6 +1,6 @@
-"""How a model endpoint can fail, each with its own name and its way out. Pure.
+"""How a model endpoint can fail, each with its own name. Pure.
 
-A failure is `retryable` only where another attempt can help.
+Whether another attempt can help, and the way out, stand in `reasons.KINDS`.
 """
 
 import re
@@ -13,15 +13,13 @@ from msgspec import Struct
 from server.addresses import host_of
 from server.agents.meter import Fault
 from server.agents.probe_calls import MEND_TOOLS, MEND_WINDOW
+from server.agents.reasons import FailureReason, failure
 from server.ports import AgentFailure, ModelEndpoint
 
 SAID_LIMIT = 300
 RETRY_AFTER_LIMIT = 86_400.0
 
-MEND_KEY = "set the endpoint's api_key, or OPENAI_API_KEY"
-MEND_ADDRESS = "correct the endpoint's base_url (it ends with /v1 on most servers) or its model"
-MEND_SERVER = "see the model server's own log"
-
+_REASON = FailureReason
 _CONTEXT = re.compile(
     r"context|too many tokens|prompt is too long|input is too long|maximum.{0,20}tokens", re.I
 )
@@ -29,19 +27,21 @@ _TOOLS = re.compile(r"\btools?\b|tool[_ -]choice|function[_ -]call|--jinja", re.
 _ROLES = re.compile(r"\brole\b|tool_call_id", re.I)
 """Words of a complaint about one message, not about tools as such."""
 
-_FAULTS = {
-    "stream_malformed": ("sent a broken answer", MEND_SERVER, True),
-    "stream_cut": ("cut its answer off", MEND_SERVER, True),
-    "endpoint_error": ("failed in the middle of an answer", MEND_SERVER, True),
-    "empty_answer": ("gave an empty answer", "try again, or choose another model", True),
-    "answer_too_long": ("does not stop", "choose a server that honours max_tokens", False),
-    "answer_cut": (
-        "cut its answer at the token limit",
-        "review fewer files, or allow longer answers (answer_tokens)",
-        False,
-    ),
-    "context_cut": ("read only a part of the prompt", MEND_WINDOW, False),
+_PASSING = frozenset({408, 409, 425})
+"""Refusals that the next request may not meet."""
+
+_DID = {
+    _REASON.STREAM_MALFORMED: "sent a broken answer",
+    _REASON.STREAM_CUT: "cut its answer off",
+    _REASON.ENDPOINT_ERROR: "failed in the middle of an answer",
+    _REASON.EMPTY_ANSWER: "gave an empty answer",
+    _REASON.ANSWER_TOO_LONG: "does not stop",
+    _REASON.EVENT_TOO_LARGE: "sent too much at once",
+    _REASON.ANSWER_CUT: "cut its answer at the token limit",
+    _REASON.CONTEXT_CUT: "read only a part of the prompt",
 }
+_HINTS = {_REASON.CONTEXT_CUT: MEND_WINDOW}
+"""Ways out that are longer than the table's."""
 
 
 class Answered(Struct, frozen=True, kw_only=True):
@@ -56,14 +56,11 @@ class Answered(Struct, frozen=True, kw_only=True):
 
 def by_fault(fault: Fault, endpoint: ModelEndpoint) -> AgentFailure:
     """The failure for something wrong with an answer."""
-    did, way_out, retryable = _FAULTS[fault.reason]
-    if fault.reason == "endpoint_error" and _CONTEXT.search(fault.seen):
-        return _context(fault.seen, endpoint)
-    return AgentFailure(
-        reason=fault.reason,
-        message=f"{host_of(endpoint.base_url)} {did}: {_shown(fault.seen, endpoint)} ({way_out})",
-        retryable=retryable,
-    )
+    reason, seen = fault.reason, fault.seen
+    if reason is _REASON.ENDPOINT_ERROR and _CONTEXT.search(seen):
+        return _context(seen, endpoint)
+    message = f"{host_of(endpoint.base_url)} {_DID[reason]}: {_shown(seen, endpoint)}"
+    return failure(reason, message, hint=_HINTS.get(reason))
 
 
 def by_answer(answer: Answered, endpoint: ModelEndpoint) -> AgentFailure:
@@ -71,42 +68,38 @@ def by_answer(answer: Answered, endpoint: ModelEndpoint) -> AgentFailure:
     host, status, said = host_of(endpoint.base_url), answer.status, answer.said
     if status in (401, 403):
         # What it said is left out: servers repeat the key there.
-        message = f"{host} refuses the key with HTTP {status} ({MEND_KEY})"
-        return AgentFailure(reason="endpoint_refused_key", message=message)
+        message = f"{host} refuses the key with HTTP {status}"
+        return failure(_REASON.ENDPOINT_REFUSED_KEY, message)
     if 300 <= status < 400:
         return _redirect(answer, endpoint)
     if status in (400, 413, 422, 500) and _CONTEXT.search(said):
         return _context(said, endpoint)
     if status in (400, 422, 500, 501) and _TOOLS.search(said) and not _ROLES.search(said):
-        message = f"{host} takes no tool calls: {_shown(said, endpoint)} ({MEND_TOOLS})"
-        return AgentFailure(reason="no_tool_calls", message=message)
-    reason, way_out, retryable = _by_status(status, said)
-    return AgentFailure(
-        reason=reason,
-        message=f"{host} answers HTTP {status}: {_shown(said, endpoint)} ({way_out})",
-        retryable=retryable,
-        retry_after=answer.retry_after if retryable else None,
-    )
+        message = f"{host} takes no tool calls: {_shown(said, endpoint)}"
+        return failure(_REASON.NO_TOOL_CALLS, message, hint=MEND_TOOLS)
+    message = f"{host} answers HTTP {status}: {_shown(said, endpoint)}"
+    return failure(_by_status(status, said), message, retry_after=answer.retry_after)
 
 
-def _by_status(status: int, said: str) -> tuple[str, str, bool]:
+def _by_status(status: int, said: str) -> FailureReason:
     if status == 404:
-        return "endpoint_not_found", MEND_ADDRESS, False
+        return _REASON.ENDPOINT_NOT_FOUND
     if status == 429:
         # An account without credit answers like a busy one; waiting does not fill it.
         spent = "insufficient_quota" in said or "billing" in said.lower()
-        way_out = "add credit to the account" if spent else "use fewer agents at once, or wait"
-        return "rate_limited", way_out, not spent
-    if status >= 500 or status == 408:
-        return "endpoint_overloaded", MEND_SERVER, True
-    return "api_error", MEND_SERVER, status in (409, 425)
+        return _REASON.QUOTA_SPENT if spent else _REASON.RATE_LIMITED
+    if status >= 500 or status in _PASSING:
+        return _REASON.ENDPOINT_OVERLOADED
+    return _REASON.API_ERROR
 
 
 def _context(said: str, endpoint: ModelEndpoint) -> AgentFailure:
-    host = host_of(endpoint.base_url)
-    way_out = f"{MEND_WINDOW}; or review fewer files"
-    message = f"the prompt does not fit the model at {host}: {_shown(said, endpoint)} ({way_out})"
-    return AgentFailure(reason="context_exceeded", message=message)
+    message = (
+        f"the prompt does not fit the model at {host_of(endpoint.base_url)}:"
+        f" {_shown(said, endpoint)}"
+    )
+    hint = f"{MEND_WINDOW}; or review fewer files"
+    return failure(_REASON.CONTEXT_EXCEEDED, message, hint=hint)
 
 
 def _redirect(answer: Answered, endpoint: ModelEndpoint) -> AgentFailure:
@@ -117,22 +110,20 @@ def _redirect(answer: Answered, endpoint: ModelEndpoint) -> AgentFailure:
     where = _shown(target or "another address", endpoint)
     message = (
         f"{host_of(endpoint.base_url)} sends on to {where}; podium does not follow, because the"
-        " prompt would go there (set base_url to it if that is what you want)"
+        " prompt would go there"
     )
-    return AgentFailure(reason="endpoint_redirects", message=message)
+    return failure(_REASON.ENDPOINT_REDIRECTS, message)
 
 
-def unreachable(why: str, endpoint: ModelEndpoint, *, retryable: bool) -> AgentFailure:
+def unreachable(reason: FailureReason, why: str, endpoint: ModelEndpoint) -> AgentFailure:
     """No HTTP answer at all; `why` continues a sentence that begins with the host."""
-    message = f"{host_of(endpoint.base_url)} {_shown(why, endpoint)}"
-    return AgentFailure(reason="endpoint_unreachable", message=message, retryable=retryable)
+    return failure(reason, f"{host_of(endpoint.base_url)} {_shown(why, endpoint)}")
 
 
 def no_chat(seen: str, endpoint: ModelEndpoint) -> AgentFailure:
     """What answers there is no streaming chat endpoint at all: asking again cannot help."""
-    host = host_of(endpoint.base_url)
-    message = f"what answers at {host} is no chat model: {seen} ({MEND_ADDRESS})"
-    return AgentFailure(reason="stream_malformed", message=message)
+    message = f"what answers at {host_of(endpoint.base_url)} is no chat model: {seen}"
+    return failure(_REASON.ENDPOINT_NO_CHAT, message)
 
 
 def retry_after(header: str | None, *, now: datetime) -> float | None:

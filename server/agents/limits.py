@@ -14,6 +14,7 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from server.agents.guardian import stat
+from server.agents.reasons import FailureReason, failure
 from server.ports import AgentFailure, Clock
 
 WATCH_SECONDS = 1.0
@@ -34,7 +35,7 @@ OUT_OF_MEMORY = ("heap out of memory", "process out of memory", "llocation faile
 _SCRIPT = """\
 ulimit -c 0; ulimit -f "$1"; ulimit -S -t "$2"; ulimit -H -t "$3"; ulimit -d "$4"; ulimit -n "$5"
 [ "$6" = 0 ] || ulimit -p "$6" 2>/dev/null || ulimit -u "$6"
-shift 6; exec "$@"
+shift 6; unset PWD OLDPWD SHLVL; exec "$@"
 """
 
 
@@ -81,7 +82,8 @@ def judge(load: Load, limits: Limits) -> AgentFailure | None:
     if load.memory > limits.memory_mib * MIB:
         return _memory(limits)
     if load.processes > limits.processes:
-        return _failure("process_limit", f"the agent had more than {limits.processes} processes")
+        message = f"the agent had more than {limits.processes} processes"
+        return failure(FailureReason.PROCESS_LIMIT, message)
     if load.cpu_seconds > limits.cpu_seconds:
         return _cpu(limits)
     if load.output >= limits.file_mib * MIB:
@@ -111,21 +113,18 @@ def overfull(outputs: Sequence[Path], limits: Limits) -> AgentFailure | None:
 
 
 def _memory(limits: Limits) -> AgentFailure:
-    hint = "raise agent_memory_mib, or review fewer files"
-    message = f"the agent took more than {limits.memory_mib} MiB of memory ({hint})"
-    return _failure("memory_limit", message)
+    message = f"the agent took more than {limits.memory_mib} MiB of memory"
+    return failure(FailureReason.MEMORY_LIMIT, message)
 
 
 def _cpu(limits: Limits) -> AgentFailure:
-    return _failure("cpu_limit", f"the agent used more than {limits.cpu_seconds} s of CPU time")
+    message = f"the agent used more than {limits.cpu_seconds} s of CPU time"
+    return failure(FailureReason.CPU_LIMIT, message)
 
 
 def _output(limits: Limits) -> AgentFailure:
-    return _failure("output_limit", f"the agent wrote more than {limits.file_mib} MiB")
-
-
-def _failure(reason: str, message: str) -> AgentFailure:
-    return AgentFailure(reason=reason, message=message)
+    message = f"the agent wrote more than {limits.file_mib} MiB"
+    return failure(FailureReason.OUTPUT_LIMIT, message)
 
 
 # --- the watch ----------------------------------------------------------------------------------
@@ -142,8 +141,8 @@ async def watch(
         await clock.sleep(WATCH_SECONDS)
         # In the tree's last second it has no load, which passes no limit.
         load = await asyncio.to_thread(measure, root, limits, outputs=outputs, mounts=mounts)
-        if failure := judge(load, limits):
-            return failure
+        if passed := judge(load, limits):
+            return passed
 
 
 def measure(

@@ -11,6 +11,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from server.agents.reasons import FailureReason
+
 EVENT_LIMIT = 1024 * 1024
 """Most bytes of one event: far above any honest one, and all that is ever kept."""
 COUNT_LIMIT = 10**9
@@ -22,9 +24,9 @@ _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
 class Fault(Struct, frozen=True):
-    """What is wrong with an answer: a stable reason, and what was seen, for a person."""
+    """What is wrong with an answer, and what was seen of it, for a person."""
 
-    reason: str
+    reason: FailureReason
     seen: str
 
 
@@ -96,20 +98,23 @@ class Meter:
         self._room -= len(allowed)
         self._read(allowed)
         if not self._over and len(data) > len(allowed):
-            self._fail("answer_too_long", "it did not end within the bytes that an answer may have")
+            self._fail(
+                FailureReason.ANSWER_TOO_LONG,
+                "it did not end within the bytes that an answer may have",
+            )
         return self.fault
 
     def end(self) -> Fault | None:
         """No more bytes come. An answer with its finish reason is whole, with `[DONE]` or not."""
         if not self._over and self.finish_reason is None:
-            self._fail("stream_cut", f"it broke off after {self.events} events")
+            self._fail(FailureReason.STREAM_CUT, f"it broke off after {self.events} events")
         return self.fault
 
     @property
     def _over(self) -> bool:
         return self.done or self.fault is not None
 
-    def _fail(self, reason: str, seen: str) -> None:
+    def _fail(self, reason: FailureReason, seen: str) -> None:
         self.fault = self.fault or Fault(reason, seen)
 
     def _read(self, data: bytes) -> None:
@@ -134,7 +139,9 @@ class Meter:
 
     def _check_size(self, size: int) -> None:
         if self._kept + size > EVENT_LIMIT:
-            self._fail("stream_malformed", f"one event has more than {EVENT_LIMIT} bytes")
+            self._fail(
+                FailureReason.EVENT_TOO_LARGE, f"one event has more than {EVENT_LIMIT} bytes"
+            )
 
     def _take_line(self, line: bytes) -> None:
         self._check_size(len(line))
@@ -151,7 +158,7 @@ class Meter:
             self._event = value
         elif name == b"error":
             # llama.cpp's own way of saying it, outside the protocol.
-            self._fail("endpoint_error", said_in(value))
+            self._fail(FailureReason.ENDPOINT_ERROR, said_in(value))
 
     def _dispatch(self) -> None:
         data, event = b"\n".join(self._data), self._event
@@ -160,22 +167,25 @@ class Meter:
         if data.startswith(b"[DONE]"):
             self._finish()
         elif event == b"error":
-            self._fail("endpoint_error", said_in(data))
+            self._fail(FailureReason.ENDPOINT_ERROR, said_in(data))
         elif data:
             self._take_event(data)
 
     def _finish(self) -> None:
         if self.finish_reason is None:
-            self._fail("stream_malformed", "it says that it is done, but gives no finish reason")
+            self._fail(
+                FailureReason.STREAM_MALFORMED,
+                "it says that it is done, but gives no finish reason",
+            )
         else:
             self.done = True
 
     def _take_event(self, data: bytes) -> None:
         chunk = _decode(data)
         if chunk is None:
-            self._fail("stream_malformed", "an event is no JSON of a chat answer")
+            self._fail(FailureReason.STREAM_MALFORMED, "an event is no JSON of a chat answer")
         elif chunk.error or chunk.object == "error":
-            self._fail("endpoint_error", said_in(data))
+            self._fail(FailureReason.ENDPOINT_ERROR, said_in(data))
         else:
             self.events += 1
             self.usage = _tokens(chunk.usage) or self.usage
@@ -201,10 +211,10 @@ class Meter:
         if not self._must_deliver:
             return
         if reason.lower() in CUT:
-            self._fail("answer_cut", f"finish reason {reason}")
+            self._fail(FailureReason.ANSWER_CUT, f"finish reason {reason}")
         elif not self.spoke:
             only = "it only thought" if self.thought else "it has neither text nor a tool call"
-            self._fail("empty_answer", only)
+            self._fail(FailureReason.EMPTY_ANSWER, only)
 
 
 def said_in(data: bytes) -> str:

@@ -213,6 +213,7 @@ class _Attempt:
 
     async def _cut_short(self, given: Pass, before: Seen) -> AgentResult:
         """What was seen of an attempt that was cancelled: its cost and its receipt."""
+        await self._leave("the attempt was stopped")
         after = await asyncio.to_thread(look, self._order.tree, self._order.repository)
         ended = _Ended(None, at=self._ended_at())
         wrong = _broken(given, before, after)
@@ -236,8 +237,13 @@ class _Attempt:
         finally:
             await process.kill()
         stderr = await process.stderr_tail()
-        wrong = wrong or named(process.exit_code, stderr, self._limits)
-        wrong = wrong or _self_test_failed(process.exit_code, stderr)
+        wrong = (
+            wrong
+            # A full output file is seen only when its writer is gone.
+            or process.exceeded
+            or named(process.exit_code, stderr, self._limits)
+            or _self_test_failed(process.exit_code, stderr)
+        )
         return _Ended(wrong, process.exit_code, stderr, self._ended_at())
 
     def _ended_at(self) -> str:
@@ -287,9 +293,8 @@ class _Attempt:
         self, ended: "_Ended", given: Pass, *, before: Seen, after: Seen
     ) -> AgentResult:
         came = _broken(given, before, after) or _came(ended, self._parser)
-        if isinstance(came, AgentFailure) and ended.stderr:
-            with suppress(Exception):
-                await self._emit(_stderr_frames(self._order, ended.stderr))
+        if isinstance(came, AgentFailure):
+            await self._leave(f"{came.reason}: {came.message}", stderr=ended.stderr)
         return self._account(came, ended, given, before=before, after=after)
 
     def _account(
@@ -324,6 +329,15 @@ class _Attempt:
             receipt=proof(evidence) if ended.at else None,
             denied_tools=len(parser.denials),
         )
+
+    async def _leave(self, why: str, *, stderr: str = "") -> None:
+        """Tell of an end without a result: no tool is left running in the log."""
+        frames: list[AgentFrame] = [*self._parser.abandoned(why)]
+        if stderr:
+            frames += _stderr_frames(self._order, stderr)
+        if frames:
+            with suppress(Exception):
+                await self._emit(frames)
 
 
 class _Ended(NamedTuple):

@@ -49,12 +49,16 @@ class FailureReason(StrEnum):
     TOTAL_TIMEOUT = "total_timeout"
     # the endpoint
     ENDPOINT_UNREACHABLE = "endpoint_unreachable"
+    ENDPOINT_UNTRUSTED = "endpoint_untrusted"
+    BAD_ADDRESS = "bad_address"
+    ENDPOINT_NO_CHAT = "endpoint_no_chat"
     ENDPOINT_REFUSED_KEY = "endpoint_refused_key"
     ENDPOINT_NOT_FOUND = "endpoint_not_found"
     ENDPOINT_REDIRECTS = "endpoint_redirects"
     ENDPOINT_OVERLOADED = "endpoint_overloaded"
     ENDPOINT_ERROR = "endpoint_error"
     RATE_LIMITED = "rate_limited"
+    QUOTA_SPENT = "quota_spent"
     API_ERROR = "api_error"
     NO_TOOL_CALLS = "no_tool_calls"
     CONTEXT_EXCEEDED = "context_exceeded"
@@ -64,6 +68,7 @@ class FailureReason(StrEnum):
     EMPTY_ANSWER = "empty_answer"
     ANSWER_CUT = "answer_cut"
     ANSWER_TOO_LONG = "answer_too_long"
+    EVENT_TOO_LARGE = "event_too_large"
     # the relay and the proof
     UNEXPECTED_REQUEST = "unexpected_request"
     REQUEST_TOO_LARGE = "request_too_large"
@@ -89,6 +94,7 @@ class Kind(NamedTuple):
 
 
 _REASON = FailureReason
+_ADDRESS = "correct `base_url` (it ends with /v1) or `model`"
 _REINSTALL = "run `podium setup`, which installs the tested qwen"
 _CONTEXT = "give the model a larger context, or review fewer files"
 _MEMORY = "give the machine more memory, or run fewer agents at once (`slots`)"
@@ -126,12 +132,18 @@ KINDS: Mapping[FailureReason, Kind] = {
     _REASON.IDLE_TIMEOUT: Kind(Again.RETRY, "raise `idle_seconds`"),
     _REASON.TOTAL_TIMEOUT: Kind(Again.NO, "choose a larger band, or review fewer files"),
     _REASON.ENDPOINT_UNREACHABLE: Kind(Again.RETRY, "start the model server, or correct its URL"),
+    _REASON.ENDPOINT_UNTRUSTED: Kind(
+        Again.NO, "use the name its certificate is for; http:// where there is no TLS"
+    ),
+    _REASON.BAD_ADDRESS: Kind(Again.NO, "correct `base_url`"),
+    _REASON.ENDPOINT_NO_CHAT: Kind(Again.NO, _ADDRESS),
     _REASON.ENDPOINT_REFUSED_KEY: Kind(Again.NO, "set the endpoint's `api_key`"),
-    _REASON.ENDPOINT_NOT_FOUND: Kind(Again.NO, "correct `base_url` (it ends with /v1) or `model`"),
+    _REASON.ENDPOINT_NOT_FOUND: Kind(Again.NO, _ADDRESS),
     _REASON.ENDPOINT_REDIRECTS: Kind(Again.NO, "set `base_url` to where it redirects to"),
     _REASON.ENDPOINT_OVERLOADED: Kind(Again.RETRY, "run fewer agents at once (`slots`)"),
     _REASON.ENDPOINT_ERROR: Kind(Again.RETRY, _ENDPOINT_LOG),
     _REASON.RATE_LIMITED: Kind(Again.RETRY, "run fewer agents at once (`slots`)"),
+    _REASON.QUOTA_SPENT: Kind(Again.NO, "add credit to the account"),
     _REASON.API_ERROR: Kind(Again.NO, _ENDPOINT_LOG),
     _REASON.NO_TOOL_CALLS: Kind(Again.NO, "start the model server with tool calls"),
     _REASON.CONTEXT_EXCEEDED: Kind(Again.NO, _CONTEXT),
@@ -141,6 +153,7 @@ KINDS: Mapping[FailureReason, Kind] = {
     _REASON.EMPTY_ANSWER: Kind(Again.RETRY, "choose another model"),
     _REASON.ANSWER_CUT: Kind(Again.NO, "choose a larger band, or a model that says less"),
     _REASON.ANSWER_TOO_LONG: Kind(Again.NO, "choose another model"),
+    _REASON.EVENT_TOO_LARGE: Kind(Again.NO, "choose another model server"),
     _REASON.SELF_TEST_MISSING: Kind(Again.RETRY, "run `podium doctor`"),
     _REASON.UNEXPECTED_REQUEST: Kind(Again.NO, _REINSTALL),
     _REASON.REQUEST_TOO_LARGE: Kind(Again.NO, "review fewer files"),
@@ -150,14 +163,23 @@ KINDS: Mapping[FailureReason, Kind] = {
 
 
 def failure(
-    reason: FailureReason, message: str, *, retry_after: float | None = None
+    reason: FailureReason,
+    message: str,
+    *,
+    hint: str | None = None,
+    retry_after: float | None = None,
 ) -> AgentFailure:
-    """The failure with its way out, repeated only where that can help."""
+    """The failure with its way out, repeated only where that can help.
+
+    `hint`: a way out that knows more of the case than the table does. `retry_after` is kept only
+    where there is another attempt.
+    """
     kind = KINDS[reason]
+    again = kind.again is Again.RETRY
     return AgentFailure(
         reason=reason.value,
-        message=f"{message} ({kind.hint})",
-        retryable=kind.again is Again.RETRY,
+        message=f"{message} ({hint or kind.hint})",
+        retryable=again,
         repairable=kind.again is Again.REPAIR,
-        retry_after=retry_after,
+        retry_after=retry_after if again else None,
     )

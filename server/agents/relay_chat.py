@@ -9,6 +9,7 @@ import httpx
 from server.agents import upstream
 from server.agents.endpoint_failures import by_fault
 from server.agents.meter import Fault, Meter
+from server.agents.reasons import FailureReason
 from server.agents.relay_exchange import Exchange
 from server.agents.relay_rules import (
     REQUEST_LIMIT,
@@ -24,7 +25,9 @@ from server.ports import Clock, ModelEndpoint
 HOLD_SECONDS = 10.0
 """How long a request stays open after a failure. Its owner ends the agent meanwhile; an answer
 would make the agent try again in silence, for minutes."""
-NOT_LET_IN = Refusal(403, "no_introduction", "the agent asks before it has said what it is")
+NOT_LET_IN = Refusal(
+    403, FailureReason.NO_INTRODUCTION, "the agent asks before it has said what it is"
+)
 DRAIN_SECONDS, DRAIN_BYTES = 1.0, 64 * 1024
 """For what an endpoint sends after it has said all, so that its connection can be used again."""
 

@@ -9,11 +9,11 @@ from collections.abc import Callable
 import msgspec
 from starlette.types import Receive, Scope, Send
 
+from server.agents.reasons import FailureReason, failure
 from server.agents.relay_chat import Chat
 from server.agents.relay_exchange import Exchange, Gone, answer_json, refused
 from server.agents.relay_pass import Pass
 from server.agents.relay_rules import Refusal, SelfTests
-from server.ports import AgentFailure
 
 CHAT_ROUTE, SELF_TEST_ROUTE = b"/v1/chat/completions", b"/podium/self-test"
 SELF_TEST_LIMIT = 4096
@@ -64,8 +64,8 @@ class Desk:
 def _broke(exchange: Exchange, error: Exception) -> None:
     """A fault of our own: the attempt ends at once. The error's text may hold a request."""
     exchange.found.log("relay_broken", error=type(error).__name__)
-    message = "podium's relay failed (its log has relay_broken; please report it)"
-    exchange.found.fail(AgentFailure(reason="relay_error", message=message, retryable=True))
+    message = "podium's relay failed: `relay_broken` in its log"
+    exchange.found.fail(failure(FailureReason.RELAY_ERROR, message))
 
 
 async def _self_test(exchange: Exchange) -> None:

@@ -6,6 +6,7 @@ from http import HTTPStatus
 import msgspec
 from starlette.types import Receive, Scope, Send
 
+from server.agents.reasons import FailureReason
 from server.agents.relay_pass import Flight, Pass
 from server.agents.relay_rules import Refusal
 
@@ -50,7 +51,7 @@ class Exchange:
             if self.flight.aborted:
                 raise
             why = f"the agent did not send its request within {BODY_SECONDS:.0f} s"
-            return Refusal(408, "unexpected_request", why)
+            return Refusal(408, FailureReason.UNEXPECTED_REQUEST, why)
         return b"".join(parts)
 
     async def watch(self) -> None:
@@ -107,5 +108,5 @@ async def answer_json(send: Send, status: int, body: bytes) -> None:
 
 
 def _too_large(limit: int) -> Refusal:
-    why = f"the request has more than {limit} bytes (review fewer files)"
-    return Refusal(413, "request_too_large", why)
+    why = f"the request has more than {limit} bytes"
+    return Refusal(413, FailureReason.REQUEST_TOO_LARGE, why)

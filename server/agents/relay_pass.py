@@ -13,6 +13,7 @@ from msgspec import Struct
 from protocol.resources import Usage
 from server.addresses import host_of
 from server.agents.meter import Fault, Meter
+from server.agents.reasons import FailureReason, failure
 from server.agents.relay_rules import Admission, Asked, Refusal, SelfTests, context_cut, estimated
 from server.logs import logger
 from server.ports import AgentFailure, Clock
@@ -176,15 +177,16 @@ class Pass:
             if not self._flights:
                 self._landed.set()
 
-    def fail(self, failure: AgentFailure) -> None:
+    def fail(self, why: AgentFailure) -> None:
         """Record the first failure and wake the owner."""
         if self.failure is None:
-            self.failure = failure
-            self.log("relay_failure", reason=failure.reason)
+            self.failure = why
+            self.log("relay_failure", reason=why.reason)
             self.changed.set()
 
     def refuse(self, refusal: Refusal) -> None:
-        self.fail(AgentFailure(reason=refusal.reason, message=refusal.why))
+        """End the attempt for what its agent asked; only with a reason of the table."""
+        self.fail(failure(FailureReason(refusal.reason), refusal.why))
 
     def surprise(self, what: str) -> None:
         if len(self.surprises) < SURPRISES:
@@ -201,10 +203,10 @@ class Pass:
         most, tokens = self.admission.requests, self.admission.total_tokens
         if self.requests >= most:
             why = f"the attempt has used its {most} model calls without delivering a result"
-            return Refusal(403, "budget_exhausted", why)
+            return Refusal(403, FailureReason.BUDGET_EXHAUSTED, why)
         if tokens is not None and self._input + self._output + self._estimated >= tokens:
             why = f"the attempt has used its {tokens} tokens without delivering a result"
-            return Refusal(403, "budget_exhausted", why)
+            return Refusal(403, FailureReason.BUDGET_EXHAUSTED, why)
         return None
 
     def sign(self) -> None:
@@ -234,18 +236,18 @@ class Pass:
         if not context_cut(asked, meter.usage):
             return None
         read = f"{len(asked.body)} bytes were sent, it counts {meter.usage.input} tokens"
-        return Fault("context_cut", read)
+        return Fault(FailureReason.CONTEXT_CUT, read)
 
-    def tell(self, failure: AgentFailure, *, seconds: float, repeat: int) -> None:
+    def tell(self, why: AgentFailure, *, seconds: float, repeat: int) -> None:
         """Say that the endpoint is asked again; the same cause is told once in an attempt."""
-        if failure.reason in self._told:
+        if why.reason in self._told:
             return
-        self._told.add(failure.reason)
+        self._told.add(why.reason)
         host = host_of(self.admission.endpoint.base_url)
         self._tell(
             Notice(
-                code=failure.reason,
-                message=f"{failure.message}; podium asks again in {seconds:.0f} s",
+                code=why.reason,
+                message=f"{why.message}; podium asks again in {seconds:.0f} s",
                 data={"host": host, "seconds": round(seconds, 1), "repeat": repeat},
             )
         )

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from protocol.resources import SelfTest
 from server.agents.meter import Tokens
+from server.agents.reasons import FailureReason
 from server.ports import AttemptRef, ModelEndpoint
 
 REQUEST_LIMIT = 8 * 1024 * 1024
@@ -25,6 +26,7 @@ REPEATS, PATIENCE, LONGEST_PAUSE = 2, 30.0, 8.0
 
 SEEN_AT_LEAST, MOST_BYTES_PER_TOKEN = 256, 12
 
+_UNEXPECTED = FailureReason.UNEXPECTED_REQUEST
 _FIELDS = frozenset(
     # What qwen 0.24.4 sends, and what its settings can add.
     """
@@ -84,7 +86,7 @@ class Asked(Struct, frozen=True):
 
 
 class _RefusedError(Exception):
-    def __init__(self, reason: str, why: str, *, status: int = 400) -> None:
+    def __init__(self, reason: FailureReason, why: str, *, status: int = 400) -> None:
         super().__init__(why)
         self.refusal = Refusal(status, reason, why)
 
@@ -98,7 +100,7 @@ def check(body: bytes, admission: Admission) -> Asked | Refusal:
         tools = frozenset(_tool_names(request.get("tools")))
         if beyond := sorted(tools - admission.tools):
             why = f"the agent offers tools that it must not have: {', '.join(beyond)[:200]}"
-            raise _RefusedError("unexpected_tools", why, status=403)
+            raise _RefusedError(FailureReason.UNEXPECTED_TOOLS, why, status=403)
         deque(_texts(request), maxlen=0)
         return Asked(body, tools)
     except _RefusedError as error:
@@ -158,9 +160,9 @@ def _parse(body: bytes) -> dict[str, Any]:
             body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant
         )
     except (ValueError, RecursionError) as error:
-        raise _RefusedError("unexpected_request", "the request is no plain JSON") from error
+        raise _RefusedError(_UNEXPECTED, "the request is no plain JSON") from error
     if not isinstance(found, dict):
-        raise _RefusedError("unexpected_request", "the request is no JSON object")
+        raise _RefusedError(_UNEXPECTED, "the request is no JSON object")
     return found
 
 
@@ -177,21 +179,21 @@ def _no_constant(name: str) -> None:
 
 def _check_fields(value: object, allowed: frozenset[str], what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise _RefusedError("unexpected_request", f"{what} is no JSON object")
+        raise _RefusedError(_UNEXPECTED, f"{what} is no JSON object")
     if unknown := sorted(value.keys() - allowed):
         listed = ", ".join(unknown)[:200]
-        raise _RefusedError("unexpected_request", f"{what} has unknown fields: {listed}")
+        raise _RefusedError(_UNEXPECTED, f"{what} has unknown fields: {listed}")
     return value
 
 
 def _check_terms(request: dict[str, Any], admission: Admission) -> None:
     if request.get("model") != admission.endpoint.model:
-        raise _RefusedError("unexpected_request", "the request names another model", status=403)
+        raise _RefusedError(_UNEXPECTED, "the request names another model", status=403)
     if request.get("stream") is not True:
-        raise _RefusedError("unexpected_request", "the request does not ask for a stream")
+        raise _RefusedError(_UNEXPECTED, "the request does not ask for a stream")
     limit, most = request.get("max_tokens"), admission.answer_tokens
     if not isinstance(limit, int) or isinstance(limit, bool) or not 0 < limit <= most:
-        raise _RefusedError("unexpected_request", f"max_tokens must be from 1 to {most}")
+        raise _RefusedError(_UNEXPECTED, f"max_tokens must be from 1 to {most}")
 
 
 def _tool_names(tools: object) -> Iterator[str]:
@@ -201,7 +203,9 @@ def _tool_names(tools: object) -> Iterator[str]:
         function = _check_fields(tool, _TOOL_FIELDS, "a tool").get("function")
         name = _check_fields(function, _FUNCTION_FIELDS, "a tool's function").get("name")
         if tool.get("type") != "function" or not isinstance(name, str):
-            raise _RefusedError("unexpected_tools", "a tool is no function with a name", status=403)
+            raise _RefusedError(
+                FailureReason.UNEXPECTED_TOOLS, "a tool is no function with a name", status=403
+            )
         yield name
 
 
@@ -225,10 +229,10 @@ def _text(part: object) -> str | None:
             return None
         case _:
             # Endpoints fetch the addresses of pictures: that would be a way out.
-            raise _RefusedError("unexpected_request", "a message holds more than text")
+            raise _RefusedError(_UNEXPECTED, "a message holds more than text")
 
 
 def _items(value: object, what: str) -> Sequence[Any]:
     if not isinstance(value, list):
-        raise _RefusedError("unexpected_request", f"{what} is no list")
+        raise _RefusedError(_UNEXPECTED, f"{what} is no list")
     return value

@@ -6,6 +6,8 @@ What is not known is tolerated; what decides about trust or success is checked e
 import json
 from typing import Any
 
+import msgspec
+
 from protocol.codec import parse_json
 from protocol.errors import BadMessage
 from protocol.frames import (
@@ -96,6 +98,15 @@ class StreamParser:
         if self.failure is None and len(self._rest) > MAX_LINE:
             self._fail(FailureReason.OUTPUT_LIMIT, "the agent wrote a line of more than 16 MB")
         return frames
+
+    def abandoned(self, why: str) -> list[FlowRunStepTool]:
+        """The last frames of tools that will not answer any more, because the agent is gone."""
+        left = [
+            msgspec.structs.replace(frame, status=ToolStatus.FAILED, result=why[:MAX_RESULT])
+            for frame in self._tools.values()
+        ]
+        self._tools.clear()
+        return left
 
     def _line(self, line: bytes) -> list[AgentFrame]:
         self.result_is_last = False

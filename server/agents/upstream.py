@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import httpx
 
 from server.agents.endpoint_failures import (
-    MEND_SERVER,
     Answered,
     by_answer,
     no_chat,
@@ -16,6 +15,7 @@ from server.agents.endpoint_failures import (
     unreachable,
 )
 from server.agents.meter import Fault, said_in
+from server.agents.reasons import FailureReason
 from server.ports import AgentFailure, Clock, ModelEndpoint
 
 CONNECT_SECONDS = 10.0
@@ -46,12 +46,19 @@ def new_client(trust: ssl.SSLContext) -> httpx.AsyncClient:
         verify=trust,
         trust_env=False,
         follow_redirects=False,
+        event_hooks={"response": [_put_location_aside]},
         timeout=TIMEOUT,
         # Passes bound how much is asked at once; a pool of its own would be a hidden queue.
         limits=httpx.Limits(
             max_connections=None, max_keepalive_connections=16, keepalive_expiry=KEEP_ALIVE_SECONDS
         ),
     )
+
+
+async def _put_location_aside(response: httpx.Response) -> None:
+    """The client takes apart where a redirect points, also when it does not follow, and takes an
+    address that is none for broken HTTP. It is only to be shown."""
+    response.extensions["location"] = response.headers.pop("location", "")
 
 
 async def ask(
@@ -86,8 +93,8 @@ async def ask(
 def broken(error: httpx.HTTPError, *, events: int) -> Fault:
     """What a connection that fails in the middle of an answer means."""
     if isinstance(error, httpx.RemoteProtocolError) and "peer closed" not in str(error):
-        return Fault("stream_malformed", "it does not keep to HTTP")
-    return Fault("stream_cut", f"the connection broke after {events} events")
+        return Fault(FailureReason.STREAM_MALFORMED, "it does not keep to HTTP")
+    return Fault(FailureReason.STREAM_CUT, f"the connection broke after {events} events")
 
 
 def _headers(endpoint: ModelEndpoint) -> dict[str, str]:
@@ -121,12 +128,11 @@ async def _refused(response: httpx.Response, endpoint: ModelEndpoint, clock: Clo
     answer = Answered(
         status=response.status_code,
         said=await _said(response),
-        location=response.headers.get("location", ""),
+        location=response.extensions["location"],
         retry_after=retry_after(response.headers.get("retry-after"), now=clock.now()),
     )
     failure = by_answer(answer, endpoint)
-    busy = failure.reason in ("rate_limited", "endpoint_overloaded")
-    return Trouble(failure, again=busy and failure.retryable)
+    return Trouble(failure, again=failure.retryable)
 
 
 async def _said(response: httpx.Response) -> str:
@@ -151,23 +157,23 @@ def _without_answer(error: Exception, endpoint: ModelEndpoint) -> Trouble:
     for cause in causes:
         if isinstance(cause, ssl.SSLError):
             why = getattr(cause, "verify_message", "") or cause.reason or "TLS failed"
-            way_out = "use the name its certificate is for; http:// where there is no TLS"
-            return _unreachable(f"cannot be trusted: {why} ({way_out})", endpoint)
-        if isinstance(cause, socket.gaierror):
-            why = "has a name that cannot be resolved (correct base_url, or look at the network)"
-            return _unreachable(why, endpoint, again=cause.errno == socket.EAI_AGAIN)
+            reason = FailureReason.ENDPOINT_UNTRUSTED
+            return Trouble(unreachable(reason, f"cannot be trusted: {why}", endpoint))
+        if isinstance(cause, socket.gaierror) and cause.errno != socket.EAI_AGAIN:
+            return _leads_nowhere("has a name that cannot be resolved", endpoint)
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-        why = "accepts no connection (start the model server, or correct base_url)"
-        return _unreachable(why, endpoint, again=True)
+        return _silent("accepts no connection", endpoint)
     if isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError | httpx.TimeoutException):
-        return _unreachable(
-            f"closed the connection without an answer ({MEND_SERVER})", endpoint, again=True
-        )
-    return _unreachable("is no usable address (correct base_url)", endpoint)
+        return _silent("closed the connection without an answer", endpoint)
+    return _leads_nowhere("is no usable address", endpoint)
 
 
-def _unreachable(why: str, endpoint: ModelEndpoint, *, again: bool = False) -> Trouble:
-    return Trouble(unreachable(why, endpoint, retryable=again), again=again)
+def _silent(why: str, endpoint: ModelEndpoint) -> Trouble:
+    return Trouble(unreachable(FailureReason.ENDPOINT_UNREACHABLE, why, endpoint), again=True)
+
+
+def _leads_nowhere(why: str, endpoint: ModelEndpoint) -> Trouble:
+    return Trouble(unreachable(FailureReason.BAD_ADDRESS, why, endpoint))
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -9,6 +9,8 @@ import random
 from collections.abc import Sequence
 from typing import assert_never
 
+import msgspec
+
 from flows import engine, results
 from flows.briefing import Repair
 from flows.facts import Facts, StepFact
@@ -27,15 +29,12 @@ from server.ports import (
     RunRecord,
     StepChange,
 )
-from server.runs import attempt, tell
+from server.runs import attempt, back_off, tell
 from server.runs.closing import close_run
 from server.runs.rooms import Rooms, to_the_end
 from server.runs.slots import Line, Slots
 
 log = logger(__name__)
-
-BACK_OFF_BASE = 2.0
-BACK_OFF_CAP = 60.0
 
 
 class Conductor:
@@ -53,6 +52,7 @@ class Conductor:
         self._repairs: dict[StepId, Repair] = {}
         self._cut_short: dict[StepId, AgentResult] = {}
         """What was seen of attempts that were cancelled, until that is recorded."""
+        self._pauses: dict[StepId, float] = {}
         self._parallel = Slots(record.plan.caps.parallel)
         # Steps that were in the queue already when this conductor took over.
         self._were_queued: set[StepId] = set()
@@ -84,6 +84,15 @@ class Conductor:
 
     def _note(self, event: engine.Event) -> None:
         self._facts = engine.apply(self._plan, self._facts, event)
+        self._wake.set()
+
+    def _know(self, step_id: StepId, recorded: StepFact) -> None:
+        """Take what was decided and is recorded by now. Decided anew it could be another end: a
+        wish to stop may have come meanwhile, and stands beside it."""
+        wish = self._facts.steps[step_id].cancelling
+        fact = msgspec.structs.replace(recorded, cancelling=wish)
+        steps = {**self._facts.steps, step_id: fact}
+        self._facts = msgspec.structs.replace(self._facts, steps=steps)
         self._wake.set()
 
     async def _act(self, group: asyncio.TaskGroup) -> None:
@@ -198,7 +207,7 @@ class Conductor:
     async def _work(self, step: PlannedStep, line: Line) -> None:
         """One attempt, from the queue to its recorded end."""
         try:
-            await self._back_off(self._facts.steps[step.id])
+            await self._back_off(step.id)
             await self._pass(step, line)
             session_id = self._rooms.ids.uuid()
             await to_the_end(self._open(step, session_id))
@@ -248,11 +257,15 @@ class Conductor:
             log.exception("attempt_broke", run_id=self._run_id, step_id=step.id)
             return attempt.not_run(_internal())
 
-    async def _back_off(self, fact: StepFact) -> None:
-        """Full jitter before a repeated attempt, so that agents do not return in step."""
-        if fact.retries:
-            most = min(BACK_OFF_CAP, BACK_OFF_BASE * 2**fact.retries)
-            await self._rooms.clock.sleep(random.uniform(0, most))  # noqa: S311 - no secret
+    async def _back_off(self, step_id: StepId) -> None:
+        """Wait before a repeated attempt. A cancellation ends it at once."""
+        seconds = self._pauses.pop(step_id, None)
+        retries = self._facts.steps[step_id].retries
+        if seconds is None and retries:
+            # Another conductor knew how long.
+            seconds = back_off.pause(None, retries=retries, chance=_chance())
+        if seconds:
+            await self._rooms.clock.sleep(seconds)
 
     async def _open(self, step: PlannedStep, session_id: str | None) -> None:
         """Record the next attempt as running."""
@@ -302,6 +315,7 @@ class Conductor:
         self, step: PlannedStep, failure: AgentFailure, result: AgentResult | None
     ) -> None:
         ref = self._ref(step.id)
+        failure = back_off.bounded(failure, now=self._rooms.clock.now())
         event = engine.StepFailed(
             step_id=step.id,
             reason=failure.reason,
@@ -312,8 +326,14 @@ class Conductor:
         after = engine.apply(self._plan, self._facts, event).steps[step.id]
         again = after.status is not StepStatus.FAILED
         status = StepStatus.QUEUED if again else StepStatus.FAILED
+        retried, message = after.retries > before.retries, failure.message
+        self._pauses[step.id] = 0.0
+        if retried:
+            seconds = back_off.pause(failure, retries=after.retries, chance=_chance())
+            self._pauses[step.id] = seconds
+            message += f"; podium tries again in {seconds:.0f} s"
         frames = tell.attempt_end(
-            ref, step, status, result=result, reason=failure.reason, message=failure.message
+            ref, step, status, result=result, reason=failure.reason, message=message
         )
         change = StepChange(
             status=status,
@@ -322,14 +342,14 @@ class Conductor:
             exit_code=result.exit_code if result else None,
             usage=result.usage if result else None,
             receipt=result.receipt if result else None,
-            retried=after.retries > before.retries,
+            retried=retried,
             repairing=after.repairs > before.repairs,
             denied_tools=result.denied_tools if result else 0,
         )
         await self._rooms.record(lambda: self._rooms.store.change_step(ref, change, frames))
         if change.repairing and result is not None:
             self._repairs[step.id] = Repair(text=result.text, error=failure.message)
-        self._note(event)
+        self._know(step.id, after)
 
     # --- the other actions ----------------------------------------------------------------------
 
@@ -383,6 +403,10 @@ class Conductor:
     async def _end(self, status: RunStatus, reason: str | None) -> None:
         await close_run(self._rooms, self._record, self._facts, status=status, reason=reason)
         self._ended = True
+
+
+def _chance() -> float:
+    return random.random()  # noqa: S311 - no secret
 
 
 def _change(

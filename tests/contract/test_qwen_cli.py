@@ -7,6 +7,7 @@ import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,7 +69,11 @@ class Bench:
     async def emit(self, frames: Sequence[AgentFrame]) -> None:
         self.frames += frames
 
-    async def run(
+    async def run(self, prompt: str = "Say yes.", **limits: Any) -> AgentResult:
+        async with self.open():
+            return await self.runner.run(self.order(prompt, **limits), self.emit)
+
+    def order(
         self,
         prompt: str = "Say yes.",
         *,
@@ -78,7 +83,7 @@ class Bench:
         turns: int = 8,
         tool_calls: int = 20,
         answer_tokens: int = 777,
-    ) -> AgentResult:
+    ) -> AgentOrder:
         limits = AttemptLimits(
             turns=turns,
             tool_calls=tool_calls,
@@ -88,7 +93,7 @@ class Bench:
             first_byte_seconds=first_byte or seconds,
             idle_seconds=idle or seconds,
         )
-        order = AgentOrder(
+        return AgentOrder(
             ref=AttemptRef(RunId(str(uuid.uuid4())), StepId("s"), 1),
             session_id=str(uuid.uuid4()),
             prompt=Prompt(system="You are a test.", user=prompt),
@@ -98,8 +103,6 @@ class Bench:
             endpoint=self.endpoint,
             limits=limits,
         )
-        async with self.open():
-            return await self.runner.run(order, self.emit)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:

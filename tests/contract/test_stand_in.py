@@ -8,18 +8,24 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
+from server.agents import installation, invocation, qwen_runner
 from server.agents.installation import Installation
+from server.agents.introduction import Expected
+from server.agents.invocation import Door, Places
+from server.agents.outcome import Delivered, outcome
 from server.agents.profile import PINNED
 from server.agents.qwen_runner import Guards, QwenRunner
+from server.agents.stream_json import StreamParser
 from server.demo.wire import Turn
+from server.ports import AgentFailure, Clock
 from server.world import SystemClock
-from tests.contract.test_qwen_cli import SCHEMA, TOOLS, Bench, bench
+from tests.contract.test_qwen_cli import SCHEMA, TOOLS, Bench
 from tests.fakes import stand_in
-from tests.fakes.model import calls, cuts_connection, ends_early, refuses
+from tests.fakes.model import FakeModel, calls, cuts_connection, ends_early, refuses, serving
 from tests.fakes.stand_in import Script
 
 pytestmark = pytest.mark.timeout(60)
@@ -27,23 +33,23 @@ pytestmark = pytest.mark.timeout(60)
 NOBODY = "http://127.0.0.1:1/v1"
 
 
-def standing_in(place: Path, *scripts: Script, url: str = NOBODY, contained: bool = False) -> Bench:
+def standing_in(
+    place: Path,
+    *scripts: Script,
+    url: str = NOBODY,
+    contained: bool = False,
+    clock: Clock | None = None,
+) -> Bench:
     """The real runner with the stand-in; by itself it is where it can do harm."""
     here = Bench(place, url)
     here.runner = QwenRunner(
         place / "data",
-        clock=SystemClock(),
-        guards=Guards(contained=contained),
+        clock=clock or SystemClock(),
+        guards=Guards(contained=contained, required=contained),
         keep_attempts=True,
         installed=stand_in.install(place / "stand-in", *scripts),
     )
     return here
-
-
-def output(here: Bench) -> bytes:
-    """What the one attempt of this bench has written."""
-    (found,) = here.place.glob("data/attempts/*/*/*/stdout.jsonl")
-    return found.read_bytes()
 
 
 # ── by itself ────────────────────────────────────────────────────────────────────────────────────
@@ -249,6 +255,40 @@ RETRIES: Script = [
 SAYS = Turn("So I begin to say something here")
 
 
+class Alone(NamedTuple):
+    """An attempt without a runner, which would end it at the relay's first trouble."""
+
+    data: bytes
+    code: int
+    parser: StreamParser
+    outcome: Delivered | AgentFailure
+
+
+async def alone(here: Bench, installed: Installation) -> Alone:
+    """The command of an attempt, run to its own end with the bench's endpoint."""
+    order, places = here.order(), Places(here.place / "alone")
+    await asyncio.to_thread(qwen_runner._lay_out, installed, places, order)
+    door = Door(here.endpoint.base_url, "k")
+    with places.stdout.open("wb") as out, places.stderr.open("wb") as err:
+        started = await asyncio.create_subprocess_exec(
+            *invocation.command(installed, order, places),
+            cwd=places.cwd, env=invocation.environment(installed, order, places, door),
+            stdin=asyncio.subprocess.PIPE, stdout=out, stderr=err,
+        )  # fmt: skip
+        try:
+            await started.communicate(order.prompt.user.encode())
+        finally:
+            if started.returncode is None:
+                started.kill()
+                await started.wait()
+    data, code = places.stdout.read_bytes(), started.returncode or 0
+    expected = Expected(version=installed.version, model=order.endpoint.model)
+    parser = StreamParser(order.ref, expected=expected, tree=str(order.tree))
+    parser.feed(data)
+    came = outcome(parser, exit_code=code, stderr=places.stderr.read_text())
+    return Alone(data, code, parser, came)
+
+
 @pytest.mark.real_agent
 @pytest.mark.timeout(90)
 @pytest.mark.parametrize("case", ["looks", "retries", "refused"])
@@ -273,19 +313,22 @@ async def test_its_lines_are_those_of_the_real_one(tmp_path: Path, case: str) ->
     }[case]
     (tmp_path / "real").mkdir()
     (tmp_path / "double").mkdir()
-    async with bench(tmp_path / "real", *behaviours) as (here, _):
-        real = await here.run()
-    double = standing_in(tmp_path / "double", script)
-    stood_in = await double.run()
-    assert forms(output(double)) == forms(output(here))
-    assert (real.raw, real.exit_code) == (stood_in.raw, stood_in.exit_code)
-    assert (real.failure is None) == (stood_in.failure is None)
-    if real.failure is not None and stood_in.failure is not None:
-        assert real.failure.reason == stood_in.failure.reason
-    assert real.receipt is not None
-    assert stood_in.receipt is not None
-    assert real.receipt.tools == stood_in.receipt.tools == TOOLS
-    assert real.usage.requests == stood_in.usage.requests
+    async with serving(FakeModel(*behaviours).app) as url:
+        here = Bench(tmp_path / "real", url)
+        real = await alone(here, await asyncio.to_thread(installation.find))
+    double = stand_in.install(tmp_path / "double" / "stand-in", script)
+    stood_in = await alone(Bench(tmp_path / "double", NOBODY), double)
+    assert forms(stood_in.data) == forms(real.data)
+    assert stood_in.code == real.code
+    assert stood_in.parser.init is not None
+    assert real.parser.init is not None
+    assert list(stood_in.parser.init.tools) == list(real.parser.init.tools) == TOOLS
+    assert stood_in.parser.usage.requests == real.parser.usage.requests
+    assert kind(stood_in.outcome) == kind(real.outcome)
+
+
+def kind(came: Delivered | AgentFailure) -> object:
+    return came.reason if isinstance(came, AgentFailure) else came.raw
 
 
 async def test_without_a_trait_it_delivers(tmp_path: Path) -> None:

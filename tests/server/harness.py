@@ -14,6 +14,7 @@ import uvicorn
 from websockets.asyncio.client import ClientConnection, connect
 
 from server.app import Podium, opened
+from server.ports import Clock
 from server.settings import EndpointSettings, Settings
 from tests.fakes.agent import FakeAgent
 
@@ -120,7 +121,7 @@ class _Server(uvicorn.Server):
 
 @asynccontextmanager
 async def house(
-    place: Path, *, agent: FakeAgent | None = None, **changes: Any
+    place: Path, *, agent: FakeAgent | None = None, clock: Clock | None = None, **changes: Any
 ) -> AsyncIterator[House]:
     """Open podium on `place`; opening it again goes on with what is stored there. `changes` are
     settings other than the usual ones."""
@@ -133,7 +134,9 @@ async def house(
     settings = Settings(**(usual | changes))
     fake = agent or FakeAgent()
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        async with opened(settings, token=TOKEN, projects=[project], agent=fake) as podium:
+        async with opened(
+            settings, token=TOKEN, projects=[project], agent=fake, clock=clock
+        ) as podium:
             config = uvicorn.Config(
                 podium.app,
                 log_level="critical",

@@ -42,37 +42,39 @@ NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 # --- one row for each ---------------------------------------------------------------------------
 
 ROWS: list[tuple[Behaviour, str, str, bool]] = [
-    (answers(401, KEY.encode()), "endpoint_refused_key", "OPENAI_API_KEY", False),
+    (answers(401, KEY.encode()), "endpoint_refused_key", "`api_key`", False),
     (refuses(403), "endpoint_refused_key", "HTTP 403", False),
     (refuses(404, "model `x` not found"), "endpoint_not_found", "base_url", False),
     (answers(302, b"", location="http://else/"), "endpoint_redirects", "else", False),
     (answers(307, b"", location="http://[bad"), "endpoint_redirects", "another", False),
+    (answers(307, b"", location="::::"), "endpoint_redirects", "another", False),
+    (answers(301, b"", location="http://h:99999999/"), "endpoint_redirects", "h;", False),
     (refuses(400, "exceeds the available context size"), "context_exceeded", "32768", False),
     (refuses(413, "context length is 4096"), "context_exceeded", "fewer files", False),
     (refuses(413, "too big"), "api_error", "HTTP 413", False),
     (refuses(400, "x does not support tools"), "no_tool_calls", "--jinja", False),
     (refuses(400, "messages with role 'tool' must follow"), "api_error", "role", False),
     (refuses(422, "bad field"), "api_error", "bad field", False),
-    (refuses(409, "conflict"), "api_error", "conflict", True),
+    (refuses(409, "conflict"), "endpoint_overloaded", "conflict", True),
     (refuses(429, "slow down"), "rate_limited", "fewer agents", True),
-    (refuses(429, "insufficient_quota"), "rate_limited", "credit", False),
+    (refuses(429, "insufficient_quota"), "quota_spent", "credit", False),
     (refuses(500, "out of memory"), "endpoint_overloaded", "out of memory", True),
     (refuses(503), "endpoint_overloaded", "HTTP 503", True),
     (refuses(408), "endpoint_overloaded", "HTTP 408", True),
     (answers(204, b""), "api_error", "HTTP 204", False),
-    (answers(200, b"<html>sign in</html>", content_type="text/html"), "stream_malformed",
+    (answers(200, b"<html>sign in</html>", content_type="text/html"), "endpoint_no_chat",
      "text/html", False),
-    (answers(200, b"{}", content_type="application/json"), "stream_malformed", "stream", False),
-    (answers(200, gzip.compress(GOOD * 100_000), content_encoding="gzip"), "stream_malformed",
+    (answers(200, b"{}", content_type="application/json"), "endpoint_no_chat", "stream", False),
+    (answers(200, gzip.compress(GOOD * 100_000), content_encoding="gzip"), "endpoint_no_chat",
      "compressed", False),
     (garbles(), "stream_malformed", "JSON", True),
-    (streams(b"data: " + b"x" * 10_000_000), "stream_malformed", "1048576", True),
+    (streams(b"data: " + b"x" * 10_000_000), "event_too_large", "1048576", False),
     (cuts_connection(TURN, after=2), "stream_cut", "after 2 events", True),
     (ends_early(TURN, after=2), "stream_cut", "after 2 events", True),
     (streams(b""), "stream_cut", "after 0 events", True),
     (streams(said({}, finish="stop"), DONE), "empty_answer", "neither", True),
-    (talks_for_ever(), "answer_too_long", "max_tokens", False),
-    (cuts_json("structured_output", {"a": "b" * 99}), "answer_cut", "answer_tokens", False),
+    (talks_for_ever(), "answer_too_long", "another model", False),
+    (cuts_json("structured_output", {"a": "b" * 99}), "answer_cut", "larger band", False),
     (streams(said({"content": "a"}), b'data: {"error":{"message":"lost"}}\n\n'), "endpoint_error",
      "lost", True),
     (streams(b'data: {"error":{"message":"context size exceeded"}}\n\n'), "context_exceeded",
@@ -166,12 +168,12 @@ async def header_injection(writer: asyncio.StreamWriter) -> None:
     ("script", "reason", "words", "tries"),
     [
         (hangs_up, "endpoint_unreachable", "without an answer", 3),
-        (no_http, "stream_malformed", "does not speak HTTP", 1),
-        (endless_headers, "stream_malformed", "does not speak HTTP", 1),
+        (no_http, "endpoint_no_chat", "does not speak HTTP", 1),
+        (endless_headers, "endpoint_no_chat", "does not speak HTTP", 1),
         (junk_chunks, "stream_malformed", "does not keep to HTTP", 1),
         (resets_in_mid_answer, "stream_cut", "after 1 events", 1),
         (endless_error, "api_error", "words words", 1),
-        (header_injection, "stream_malformed", "does not speak HTTP", 1),
+        (header_injection, "endpoint_no_chat", "does not speak HTTP", 1),
     ],
 )
 async def test_endpoints_that_do_not_keep_to_http(
@@ -205,7 +207,7 @@ async def test_nobody_there(tmp_path: Path) -> None:
     async with relaying(tmp_path, "http://127.0.0.1:9/v1") as bench:
         failure = await bench.fails()
         assert (failure.reason, failure.retryable) == ("endpoint_unreachable", True)
-        assert "127.0.0.1:9 accepts no connection (start the model server" in failure.message
+        assert "127.0.0.1:9 accepts no connection (start the model server, or" in failure.message
         assert [notice.code for notice in bench.notices] == ["endpoint_unreachable"]
 
 
@@ -220,7 +222,7 @@ async def test_nobody_there(tmp_path: Path) -> None:
 async def test_addresses_that_lead_nowhere(tmp_path: Path, url: str, words: str) -> None:
     async with relaying(tmp_path, url) as bench:
         failure = await bench.fails()
-        assert failure.reason == "endpoint_unreachable"
+        assert (failure.reason, failure.retryable) == ("bad_address", False)
         assert words in failure.message
 
 
@@ -264,7 +266,7 @@ async def test_a_certificate_must_be_vouched_for(tmp_path: Path, certificate: Pa
     async with raw_serving(good, tls=server) as there:
         async with relaying(tmp_path, there.url) as bench:
             failure = await bench.fails()
-            assert (failure.reason, failure.retryable) == ("endpoint_unreachable", False)
+            assert (failure.reason, failure.retryable) == ("endpoint_untrusted", False)
             assert "cannot be trusted: self" in failure.message
             assert there.requests == [], "not a byte of the prompt, not the key"
         trust = ssl.create_default_context(cafile=certificate)
@@ -286,7 +288,7 @@ async def test_a_server_without_tls(tmp_path: Path) -> None:
         relaying(tmp_path, url.replace("http:", "https:")) as bench,
     ):
         failure = await bench.fails()
-    assert failure.reason == "endpoint_unreachable"
+    assert failure.reason == "endpoint_untrusted"
     assert "http:// where there is no TLS" in failure.message
 
 
@@ -324,7 +326,7 @@ async def test_a_proxy_of_the_environment_sees_nothing(
 # --- repeats ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", [408, 429, 500, 502, 503])
+@pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503])
 async def test_a_busy_endpoint_is_asked_again_and_told_of_once(tmp_path: Path, status: int) -> None:
     model = FakeModel(refuses(status, "busy"), refuses(status, "busy"), streams(GOOD))
     async with serving(model.app) as url, relaying(tmp_path, url) as bench:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.agents.meter import EVENT_LIMIT, Fault, Meter, Tokens, said_in
+from server.agents.reasons import FailureReason
 from tests.fakes.model import DONE, said
 
 LIMIT = 10_000
@@ -86,7 +87,7 @@ def test_an_answer_that_need_not_deliver_may_be_cut_or_empty() -> None:
 
 def test_the_first_fault_stays_and_nothing_is_read_after_it() -> None:
     meter = read(said({}, finish="length"), b"data: nonsense\n\n", WHOLE)
-    assert meter.fault == Fault("answer_cut", "finish reason length")
+    assert meter.fault == Fault(FailureReason.ANSWER_CUT, "finish reason length")
     assert meter.usage is None
 
 
@@ -147,7 +148,7 @@ def test_a_line_of_ten_megabytes_is_neither_kept_nor_searched_again() -> None:
     finally:
         tracemalloc.stop()
     assert meter.fault is not None
-    assert meter.fault.reason == "stream_malformed"
+    assert meter.fault.reason == "event_too_large"
     assert peak < 4 * EVENT_LIMIT
 
 
@@ -156,7 +157,7 @@ def test_an_event_of_many_lines_has_the_same_limit() -> None:
     for _ in range(EVENT_LIMIT // 1_000 + 10):
         meter.feed(b"data: " + b"x" * 1_000 + b"\n")
     assert meter.fault is not None
-    assert meter.fault.reason == "stream_malformed"
+    assert meter.fault.reason == "event_too_large"
 
 
 def test_a_long_line_that_comes_byte_by_byte_costs_what_a_whole_one_does() -> None:
