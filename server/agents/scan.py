@@ -17,6 +17,7 @@ MAX_FILES = 20_000
 MAX_FILE_BYTES = 1024 * 1024
 MAX_BYTES = 256 * 1024 * 1024
 BINARY_SNIFF = 8 * 1024
+OVER_LIMIT = "over_limit"
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: opening a FIFO must not wait for its writer.
@@ -79,7 +80,7 @@ def scan(
                 files += 1
                 total += entry.signature.size
                 if files > MAX_FILES or total > MAX_BYTES:
-                    entry = entry._replace(reason="over_limit", blob=b"")
+                    entry = entry._replace(reason=OVER_LIMIT, blob=b"")
                 elif sink:
                     sink.write(path, content, runnable=entry.runnable)
             found[path] = entry
