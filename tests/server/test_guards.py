@@ -86,6 +86,7 @@ TWO = 'users = ["ann", "ben"]\n'
             'default_model = "big"\n' + (LOCAL + BIG).replace("default", "gpu"),
             "set it to one of gpu, big",
         ),
+        ("data", 'data = "/dev/shm/podium"\n', 'data = "/srv/podium"\n', "elsewhere"),
         ("data", 'data = "/srv/a,b"\n', 'data = "/srv/a b"\n', "without one"),
         ("host", 'host = "0.0.0.0"\nproject_roots = ["ROOT"]\n', LOCAL, "set public_url"),
         ("public_url", 'public_url = "ftp://x"\n', 'public_url = "https://x"\n', "no http(s) URL"),
