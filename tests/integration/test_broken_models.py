@@ -4,22 +4,29 @@ process, changes no file, and the next attempt of the same runner delivers."""
 import asyncio
 import json
 import os
-import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import httpx
 import pytest
+from starlette.responses import Response
 
 from protocol.codec import encode_frame
 from protocol.frames import FlowRunStepDelta, FlowRunStepNotice, FlowRunStepTool, ToolStatus
-from server.agents.invocation import ALLOWED_TOOLS
+from server.agents import invocation
+from server.agents.invocation import Door, Places
+from server.agents.limits import WATCH_SECONDS
+from server.agents.process import POLL_SECONDS
+from server.agents.qwen_runner import SPARE_REQUESTS
 from server.agents.reasons import KINDS, Again, FailureReason
-from server.agents.relay_pass import Pass
+from server.agents.relay_chat import HOLD_SECONDS
 from server.demo.app import Behaviour
-from server.demo.wire import Turn
-from server.ports import AgentResult, ModelEndpoint
+from server.demo.wire import ChatRequest, Turn
+from server.ports import AgentResult, Clock
+from server.world import SystemClock
 from tests.contract.test_qwen_cli import GOOD, Bench, bench
 from tests.contract.test_stand_in import standing_in
 from tests.fakes import stand_in
@@ -27,22 +34,31 @@ from tests.fakes.model import (
     FakeModel,
     calls,
     compresses,
+    cuts_connection,
+    cuts_json,
     drops_front,
+    ends_early,
     fails_inside,
+    falls_silent,
+    garbles,
     never_meets_the_schema,
     no_tools,
+    only_comments,
     rate_limits,
     redirects,
+    refuses,
     says,
     says_in_one_piece,
     serving,
+    silent,
     stops_at_limit,
+    talks_for_ever,
     too_long,
     wanders,
     writes_with_everything,
 )
+from tests.fakes.scripted import until
 from tests.fakes.stand_in import Script
-from tests.server.relays import MODEL, question, relaying
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -58,10 +74,13 @@ class Row(NamedTuple):
     first_byte: float = PLENTY
     idle: float = PLENTY
     total: float = PLENTY
+    notices: int = 0
+    """How many a person sees besides the end itself."""
 
 
 BEGINS = stand_in.begins()
 SAYS = stand_in.says("I read ", "the files.")
+ASKS = stand_in.requests(stand_in.chat())
 BAD = {"word": "y", "end": "complete"}
 REFUSED = stand_in.called("structured_output", BAD, "params/word: too short", is_error=True)
 LOOP = "Loop detection halted the run (consecutive_identical_tool_calls: …)."
@@ -81,14 +100,14 @@ ROWS: dict[str, Row] = {
             *stand_in.retries(preserve_text=True), *stand_in.deltas("So I "),
             *stand_in.message_end("So I So I "), *stand_in.delivers(),
         ],
-        None,
+        None, notices=1,
     ),
     "a retry that begins anew": Row(
         [
             *BEGINS, *stand_in.says("So I "), *stand_in.retries(preserve_text=False),
             *stand_in.says("So I "), *stand_in.delivers(),
         ],
-        None,
+        None, notices=1,
     ),
     "half characters": Row([*BEGINS, *stand_in.says("a\ud800", "\udfffb"), *stand_in.delivers()],
                            None),
@@ -192,15 +211,17 @@ ROWS: dict[str, Row] = {
     "silence from the start": Row(stand_in.hangs(), "first_byte_timeout", first_byte=1),
     "silence of the model": Row([*BEGINS[:1], *stand_in.hangs()], "first_byte_timeout",
                                 first_byte=1),
-    "silence in the middle": Row([*BEGINS, *SAYS, *stand_in.hangs()], "idle_timeout", idle=1),
+    "silence in the middle": Row([*BEGINS, *ASKS, *SAYS, *stand_in.hangs()], "idle_timeout",
+                                 idle=1),
     "a wait that is announced": Row(
         [
-            *BEGINS,
+            *BEGINS, *ASKS,
             *stand_in.retries(preserve_text=False, attempt=1, maxRetries=10, delayMs=60_000),
             *stand_in.hangs(),
         ],
         "idle_timeout",
         idle=1,
+        notices=1,
     ),
     "no end": Row([*BEGINS, *SAYS, *stand_in.hangs()], "total_timeout", total=1),
     "deaf and busy": Row([*BEGINS, *stand_in.ignores_signals(), *stand_in.spins()],
@@ -223,33 +244,83 @@ async def under(here: Bench, row: Row) -> AgentResult:
     return await here.run(first_byte=row.first_byte, idle=row.idle, seconds=row.total)
 
 
+@asynccontextmanager
+async def standing(
+    place: Path, script: Script, model: FakeModel | None = None, clock: Clock | None = None
+) -> AsyncIterator[Bench]:
+    """The stand-in with a runner that goes on from attempt to attempt, before a good model."""
+    async with serving((model or FakeModel(GOOD)).app) as url:
+        here = standing_in(place, script, url=url, clock=clock)
+        async with here.open():
+            yield here
+
+
+def failed_by_name(result: AgentResult, reason: str) -> None:
+    """It ended with this reason, is repeated as the table says, and names one way out."""
+    assert result.failure is not None
+    assert result.failure.reason == reason
+    assert result.raw is None
+    again, hint = KINDS[FailureReason(reason)]
+    assert result.failure.retryable == (again is Again.RETRY)
+    assert result.failure.repairable == (again is Again.REPAIR)
+    assert result.failure.message.count(hint) <= 1
+    assert result.failure.message.endswith(")")
+
+
+def notices(here: Bench) -> list[str]:
+    return [frame.code for frame in here.frames if isinstance(frame, FlowRunStepNotice)]
+
+
 @pytest.mark.parametrize("name", ROWS)
 async def test_an_agent_that(tmp_path: Path, name: str) -> None:
     row = ROWS[name]
-    here = standing_in(tmp_path, row.script)
-    result = await under(here, row)
-    assert here.processes() == []
-    for frame in here.frames:
-        encode_frame(frame)
-    if row.reason is None:
-        assert result.failure is None
-        assert result.raw == stand_in.ANSWER
-    else:
-        assert result.failure is not None
-        assert result.failure.reason == row.reason
-        assert result.raw is None
-        again = KINDS[FailureReason(row.reason)].again
-        assert result.failure.retryable == (again is Again.RETRY)
-        assert result.failure.repairable == (again is Again.REPAIR)
-    await still_healthy(here)
+    async with standing(tmp_path, row.script) as here:
+        result = await under(here, row)
+        assert here.processes() == []
+        for frame in here.frames:
+            encode_frame(frame)
+        if row.reason is None:
+            assert result.failure is None
+            assert result.raw == stand_in.ANSWER
+        else:
+            failed_by_name(result, row.reason)
+        assert len(notices(here)) == row.notices
+        await still_healthy(here)
 
 
 async def still_healthy(here: Bench) -> None:
-    """The same runner goes on as if nothing had been."""
-    stand_in.install(here.place / "stand-in", stand_in.good())
+    """The same runner goes on as if nothing had been: the next agent asks, and delivers."""
+    script = [*BEGINS, *ASKS, *stand_in.delivers()]
+    stand_in.install(here.place / "stand-in", script)
+    here.frames.clear()
     result = await here.run()
     assert result.failure is None
     assert result.raw == stand_in.ANSWER
+    assert answered(here)["status"] == 200
+    assert notices(here) == []
+
+
+async def test_a_tool_is_not_left_running_by_an_agent_that_died(tmp_path: Path) -> None:
+    """Its last frame says that it failed, and why."""
+    begun = stand_in.called("read_file", {"file_path": "{tree}/a.py"}, "never")[:-1]
+    async with standing(tmp_path, [*BEGINS, *begun, *stand_in.kills_itself("SIGKILL")]) as here:
+        await here.run()
+    running, last = [frame for frame in here.frames if isinstance(frame, FlowRunStepTool)]
+    assert (running.status, last.status) == (ToolStatus.RUNNING, ToolStatus.FAILED)
+    assert running.call_id == last.call_id
+    assert (last.result or "").startswith("killed: ")
+
+
+async def test_a_tool_is_not_left_running_by_a_cancelled_attempt(tmp_path: Path) -> None:
+    begun = stand_in.called("read_file", {"file_path": "{tree}/a.py"}, "never")[:-1]
+    async with standing(tmp_path, [*BEGINS, *begun, *stand_in.hangs()]) as here:
+        running = asyncio.create_task(here.run())
+        await until(lambda: any(isinstance(frame, FlowRunStepTool) for frame in here.frames))
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    assert isinstance(here.frames[-1], FlowRunStepTool)
+    assert here.frames[-1].status is ToolStatus.FAILED
 
 
 FIRST_LINES = [name for name, row in ROWS.items() if row.reason in (
@@ -281,8 +352,8 @@ async def test_a_refused_write_is_counted_and_shown(tmp_path: Path) -> None:
 
 async def test_an_announced_wait_is_one_notice_with_its_cause(tmp_path: Path) -> None:
     row = ROWS["a wait that is announced"]
-    here = standing_in(tmp_path, row.script)
-    await under(here, row)
+    async with standing(tmp_path, row.script) as here:
+        await under(here, row)
     (notice,) = [frame for frame in here.frames if isinstance(frame, FlowRunStepNotice)]
     assert notice.code == "model_retry"
     assert "60 s (try 1 of 10)" in notice.message
@@ -297,89 +368,77 @@ async def test_the_environment_is_closed_and_the_prompt_is_no_argument(tmp_path:
     environment, arguments = [
         frame.text for frame in here.frames if isinstance(frame, FlowRunStepDelta)
     ][:2]
-    assert set(os.environ) - {"HOME", "PATH", "LANG", "TERM", "NO_PROXY"} != set()
-    assert not [
-        name for name in os.environ
-        if f'"{name}":' in environment and name not in {"HOME", "PATH", "LANG", "TERM", "NO_PROXY"}
-    ]  # fmt: skip
+    installed = stand_in.install(tmp_path / "stand-in")
+    door = Door("url", "token")
+    whole = invocation.environment(installed, here.order(), Places(tmp_path), door)
+    # bash says in `_` what it started; dash does not.
+    assert json.loads(environment).keys() - {"_"} == whole.keys()
+    assert set(os.environ) - whole.keys(), "there is something to keep out"
     assert "a very private question" in arguments.partition('"prompt"')[2]
     assert "a very private question" not in arguments.partition('"prompt"')[0]
 
 
-@pytest.mark.xfail(strict=True, reason="only a guardian or a namespace holds a worker forked twice")
 async def test_a_worker_forked_twice_does_not_survive(tmp_path: Path) -> None:
     here = standing_in(tmp_path, BEGINS, stand_in.leaves_a_worker(), stand_in.delivers())
-    try:
-        await here.run()
-        assert here.processes() == []
-    finally:
-        for pid in await asyncio.to_thread(here.processes):
-            os.kill(pid, signal.SIGKILL)
+    result = await here.run()
+    assert result.failure is None
+    worker = int((tmp_path / "stand-in" / "worker.pid").read_text())
+    assert not Path(f"/proc/{worker}").exists()
+    assert here.processes() == []
 
 
-# ── through the relay, with an agent that asks for what it must not have ─────────────────────────
+# ── at the relay, with an agent that asks for what it must not have ──────────────────────────────
 
 SHELL = [{"type": "function", "function": {"name": "run_shell_command", "parameters": {}}}]
-HOSTILE: dict[str, tuple[Script, str | None, int]] = {
-    "another tool": (
-        stand_in.requests(stand_in.chat(tools=SHELL)), "unexpected_tools", 403,
-    ),
-    "another model": (
-        stand_in.requests(stand_in.chat(model="other")), "unexpected_request", 403,
-    ),
-    "no limit": (
-        stand_in.requests({k: v for k, v in stand_in.chat().items() if k != "max_tokens"}),
-        "unexpected_request", 400,
-    ),
-    "no stream": (
-        stand_in.requests(stand_in.chat(stream=False)), "unexpected_request", 400,
-    ),
-    "another route": (
-        stand_in.requests(stand_in.chat(), route="/embeddings"), None, 404,
-    ),
-    "the list of models": (stand_in.requests(method="GET", route="/models"), None, 404),
-    "another token": (stand_in.requests(stand_in.chat(), token="guessed"), None, 401),
-    "no token": (stand_in.requests(stand_in.chat(), token=""), None, 401),
-}  # fmt: skip
-"""What it asks for, the reason that ends the attempt, and the status that it gets at once."""
+UNLIMITED = {key: value for key, value in stand_in.chat().items() if key != "max_tokens"}
+HUGE = stand_in.chat(messages=[{"role": "user", "content": {"$repeat": "x", "times": 9_000_000}}])
+REFUSED_AT_ONCE: dict[str, tuple[Script, str]] = {
+    "another tool": (stand_in.requests(stand_in.chat(tools=SHELL)), "unexpected_tools"),
+    "another model": (stand_in.requests(stand_in.chat(model="other")), "unexpected_request"),
+    "no limit": (stand_in.requests(UNLIMITED), "unexpected_request"),
+    "no stream": (stand_in.requests(stand_in.chat(stream=False)), "unexpected_request"),
+    "too much": (stand_in.requests(HUGE), "request_too_large"),
+}
+"""What it asks for, and the reason that ends its attempt."""
+ANSWERED_NO: dict[str, tuple[Script, int]] = {
+    "another route": (stand_in.requests(stand_in.chat(), route="/embeddings"), 404),
+    "the list of models": (stand_in.requests(method="GET", route="/models"), 404),
+    "another token": (stand_in.requests(stand_in.chat(), token="guessed"), 401),
+    "no token": (stand_in.requests(stand_in.chat(), token=""), 401),
+}
+"""What it asks for, and the status that it gets; then it may go on."""
 
 
-@pytest.mark.parametrize("name", HOSTILE)
-async def test_the_relay_refuses_an_agent_that_asks_for(tmp_path: Path, name: str) -> None:
-    """A real process asks; nothing of it reaches the endpoint."""
-    script, reason, status = HOSTILE[name]
+@pytest.mark.parametrize("name", REFUSED_AT_ONCE)
+async def test_an_attempt_ends_that_asks_for(tmp_path: Path, name: str) -> None:
+    """Nothing of it reaches the endpoint."""
+    script, reason = REFUSED_AT_ONCE[name]
     model = FakeModel(GOOD)
-    async with serving(model.app) as url, behind_a_relay(tmp_path, url, script) as (here, given):
-        await here.run()
+    async with standing(tmp_path, [*BEGINS, *script, *stand_in.delivers()], model) as here:
+        failed_by_name(await here.run(), reason)
+        assert model.requests == []
+        assert here.processes() == []
+        await still_healthy(here)
+
+
+@pytest.mark.parametrize("name", ANSWERED_NO)
+async def test_the_relay_does_not_give(tmp_path: Path, name: str) -> None:
+    script, status = ANSWERED_NO[name]
+    model = FakeModel(GOOD)
+    async with standing(tmp_path, [*BEGINS, *script, *stand_in.delivers()], model) as here:
+        result = await here.run()
         assert answered(here)["status"] == status
         assert model.requests == []
-        assert (given.failure.reason if given.failure else None) == reason
-        if reason is None and status == 404:
-            assert len(given.surprises) == 1
+        assert result.failure is None
+        await still_healthy(here)
 
 
-async def test_the_relay_lets_a_good_request_through(tmp_path: Path) -> None:
-    """The control: the same process, asking as the CLI does, gets its answer."""
+async def test_an_agent_that_asks_for_ever_has_a_budget(tmp_path: Path) -> None:
     model = FakeModel(GOOD)
-    script = stand_in.requests(stand_in.chat())
-    async with serving(model.app) as url, behind_a_relay(tmp_path, url, script) as (here, given):
-        await here.run()
-        assert answered(here)["status"] == 200
-        assert len(model.requests) == 1
-        assert (given.failure, given.surprises) == (None, [])
-
-
-@asynccontextmanager
-async def behind_a_relay(
-    place: Path, url: str, script: Script
-) -> AsyncIterator[tuple[Bench, Pass]]:
-    async with relaying(place, url, tools=ALLOWED_TOOLS, answer_tokens=777, requests=3) as relayed:
-        given = relayed.given
-        here = standing_in(place, BEGINS, script, stand_in.delivers(), url=relayed.relay.url)
-        here.endpoint = ModelEndpoint(
-            name="relay", base_url=relayed.relay.url, api_key=given.token, model=MODEL
-        )
-        yield here, given
+    async with standing(tmp_path, [*BEGINS, *ASKS * 20, *stand_in.delivers()], model) as here:
+        failed_by_name(await here.run(turns=2), "budget_exhausted")
+        assert len(model.requests) == 2 + SPARE_REQUESTS
+        await still_healthy(here)
 
 
 def answered(here: Bench) -> dict[str, Any]:
@@ -389,38 +448,146 @@ def answered(here: Bench) -> dict[str, Any]:
     return found
 
 
-# ── servers, in their own words, at the relay ────────────────────────────────────────────────────
+# ── at the relay, with servers as they are met ───────────────────────────────────────────────────
 
 TURN = Turn("one two three four five six seven eight nine")
-LONG = "def value(number):\n    return number + 1\n" * 500
-SERVERS: dict[str, tuple[Behaviour, str]] = {
-    **{f"{name}: too long": (too_long(name), "context_exceeded")
+LONG = stand_in.chat(
+    messages=[{"role": "user", "content": "def value(number):\n    return number + 1\n" * 500}]
+)
+CALL = ("structured_output", {"word": "x" * 400, "end": "complete"})
+TRIES = 3
+"""Of the relay, where a server may be busy only now."""
+
+
+class Server(NamedTuple):
+    """What the endpoint does, and what podium makes of it."""
+
+    behaviour: Behaviour
+    reason: str
+    tries: int = 1
+    first_byte: float = PLENTY
+    idle: float = PLENTY
+    retry_after: float | None = None
+    pauses: list[float] | None = None
+    """Seconds between its tries, where they are given."""
+
+
+SERVERS: dict[str, Server] = {
+    # refusals
+    **{f"HTTP {status}": Server(refuses(status), "endpoint_refused_key") for status in (401, 403)},
+    "HTTP 404": Server(refuses(404), "endpoint_not_found"),
+    "HTTP 422": Server(refuses(422), "api_error"),
+    **{f"HTTP {status}": Server(refuses(status), "endpoint_overloaded", TRIES)
+       for status in (408, 500, 502, 503, 529)},
+    "HTTP 429": Server(refuses(429), "rate_limited", TRIES),
+    "no credit": Server(refuses(429, "insufficient_quota"), "quota_spent"),
+    **{f"{name}: too long": Server(too_long(name), "context_exceeded")
        for name in ("llama.cpp", "vllm", "vllm-old", "ollama")},
-    **{f"{name}: no tools": (no_tools(name), "no_tool_calls")
+    **{f"{name}: no tools": Server(no_tools(name), "no_tool_calls")
        for name in ("vllm", "vllm-old", "ollama")},
-    **{f"429, Retry-After {value!r}": (rate_limits(value), "rate_limited")
-       for value in ("0", "86400", "Sat, 31 Jan 2026 12:00:00 GMT", "soon", "-1", "9" * 400)},
-    "a redirect": (redirects("http://127.0.0.1:1/v1"), "endpoint_redirects"),
-    "another redirect": (redirects("/elsewhere", 301), "endpoint_redirects"),
-    "an error in the middle": (fails_inside(TURN, after=3, message="lost"), "endpoint_error"),
-    "a cut text": (stops_at_limit("So I"), "answer_cut"),
-    "a dropped front": (drops_front(TURN, tokens=300), "context_cut"),
-    "gzip that nobody asked for": (compresses(TURN), "stream_malformed"),
-    "an event of 10 MB": (says_in_one_piece(10_000_000), "stream_malformed"),
-    "nothing": (says(""), "empty_answer"),
+    # 429 with a Retry-After
+    "now": Server(rate_limits("0"), "rate_limited", TRIES, pauses=[0, 0], retry_after=0),
+    "in 7 s": Server(rate_limits("7"), "rate_limited", TRIES, pauses=[7, 7], retry_after=7),
+    "in 31 s": Server(rate_limits("31"), "rate_limited", retry_after=31),
+    "tomorrow": Server(rate_limits("86400"), "rate_limited", retry_after=86_400),
+    "at a time": Server(rate_limits("Sat, 31 Jan 2026 12:05:00 GMT"), "rate_limited",
+                        retry_after=300),
+    "at a time that is over": Server(rate_limits("Sat, 31 Jan 2026 11:00:00 GMT"), "rate_limited",
+                                     TRIES, pauses=[0, 0], retry_after=0),
+    "soon": Server(rate_limits("soon"), "rate_limited", TRIES),
+    "never": Server(rate_limits("-1"), "rate_limited", TRIES),
+    "in ages": Server(rate_limits("9" * 400), "rate_limited", retry_after=86_400),
+    # elsewhere
+    "a redirect": Server(redirects("http://127.0.0.1:1/v1"), "endpoint_redirects"),
+    "another redirect": Server(redirects("/elsewhere", 301), "endpoint_redirects"),
+    "a redirect to nowhere": Server(redirects("::::"), "endpoint_redirects"),
+    # broken answers
+    "a broken event": Server(garbles(), "stream_malformed"),
+    "a cut connection": Server(cuts_connection(TURN, after=3), "stream_cut"),
+    "an early end": Server(ends_early(TURN, after=3), "stream_cut"),
+    "an error in the middle": Server(fails_inside(TURN, after=3, message="lost"),
+                                     "endpoint_error"),
+    "gzip that nobody asked for": Server(compresses(TURN), "endpoint_no_chat"),
+    "an event of 10 MB": Server(says_in_one_piece(10_000_000), "event_too_large"),
+    "no end": Server(talks_for_ever(), "answer_too_long"),
+    "nothing": Server(says(""), "empty_answer"),
+    "a cut text": Server(stops_at_limit("So I"), "answer_cut"),
+    "a cut result": Server(cuts_json(*CALL), "answer_cut"),
+    "a dropped front": Server(drops_front(TURN, tokens=300), "context_cut"),
+    # silence
+    "silence": Server(silent(), "first_byte_timeout", first_byte=1),
+    "comments only": Server(only_comments(), "first_byte_timeout", first_byte=1),
+    "silence in the middle": Server(falls_silent(TURN, after=3), "idle_timeout", idle=1),
 }  # fmt: skip
+
+
+class Skipping(SystemClock):
+    """The relay's pauses are over at once, and time is that much further; all else is real."""
+
+    REAL = (POLL_SECONDS, WATCH_SECONDS, HOLD_SECONDS)
+
+    def __init__(self) -> None:
+        self.skipped: list[float] = []
+        self._ahead = 0.0
+
+    def now(self) -> datetime:
+        return datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self._ahead
+
+    async def sleep(self, seconds: float) -> None:
+        if seconds in self.REAL:
+            await super().sleep(seconds)
+        else:
+            self.skipped.append(seconds)
+            self._ahead += seconds
 
 
 @pytest.mark.parametrize("name", SERVERS)
 async def test_a_server_with(tmp_path: Path, name: str) -> None:
-    behaviour, reason = SERVERS[name]
-    model = FakeModel(behaviour)
-    body = question(messages=[{"role": "user", "content": LONG}])
-    async with (
-        serving(model.app) as url,
-        relaying(tmp_path, url, answer_bytes=100_000_000) as relayed,
-    ):
-        assert (await relayed.fails(body)).reason == reason
+    """Its own reason, within its clock, and said once: by the notice that it is asked again, or by
+    the end of the attempt alone."""
+    row, clock = SERVERS[name], Skipping()
+    now = row.behaviour
+
+    async def answer(request: ChatRequest) -> Response:
+        return await now(request)
+
+    model = FakeModel(answer)
+    script = [*BEGINS, *stand_in.requests(LONG), *stand_in.delivers()]
+    async with standing(tmp_path, script, model, clock) as here:
+        result = await here.run(first_byte=row.first_byte, idle=row.idle)
+        failed_by_name(result, row.reason)
+        assert here.processes() == []
+        assert len(model.requests) == row.tries
+        assert notices(here) == ([row.reason] if row.tries > 1 else [])
+        assert result.failure is not None
+        assert result.failure.retry_after == row.retry_after
+        assert httpx.URL(here.endpoint.base_url).netloc.decode() in result.failure.message
+        assert len(clock.skipped) == row.tries - 1
+        assert row.pauses in (None, clock.skipped)
+        now = GOOD
+        await still_healthy(here)
+
+
+async def test_nobody_there(tmp_path: Path) -> None:
+    script = [*BEGINS, *ASKS, *stand_in.delivers()]
+    here = standing_in(tmp_path, script, clock=Skipping())
+    result = await here.run()
+    failed_by_name(result, "endpoint_unreachable")
+    assert notices(here) == ["endpoint_unreachable"]
+    assert here.processes() == []
+
+
+async def test_a_server_that_recovers_is_a_notice_and_no_failure(tmp_path: Path) -> None:
+    """The control of the table: the same refusal, once."""
+    model, clock = FakeModel(rate_limits("7"), GOOD), Skipping()
+    script = [*BEGINS, *ASKS, *stand_in.delivers()]
+    async with standing(tmp_path, script, model, clock) as here:
+        result = await here.run()
+    assert result.failure is None
+    assert (notices(here), clock.skipped) == (["rate_limited"], [7])
 
 
 # ── the real CLI ─────────────────────────────────────────────────────────────────────────────────
@@ -449,7 +616,9 @@ REAL: dict[str, tuple[Behaviour, str, dict[str, Any]]] = {
     "wanders": (wanders(), "turns_exhausted", {"turns": 3}),
     "wanders with few calls": (wanders(), "budget_exhausted", {"tool_calls": 2}),
     "has too small a window": (too_long("llama.cpp"), "context_exceeded", {}),
-    "talks in one piece of 10 MB": (says_in_one_piece(10_000_000), "plain_text", {}),
+    "talks in one piece of 10 MB": (says_in_one_piece(10_000_000), "event_too_large", {}),
+    "falls silent": (falls_silent(TURN, after=3), "idle_timeout", {"idle": 1}),
+    "only says that it lives": (only_comments(), "first_byte_timeout", {"first_byte": 4}),
 }
 
 
@@ -460,8 +629,7 @@ async def test_a_model_that(tmp_path: Path, name: str) -> None:
     async with bench(tmp_path, behaviour) as (here, _):
         result = await here.run(**limits)
         assert here.processes() == []
-    assert result.failure is not None
-    assert result.failure.reason == reason
+    failed_by_name(result, reason)
     assert (here.tree / "a.py").read_text() == "A = 1\n"
     for frame in here.frames:
         encode_frame(frame)
