@@ -95,8 +95,8 @@ class StreamParser:
         for line in lines:
             if self.failure is None and line.strip():
                 frames += self._line(line)
-        if self.failure is None and len(self._rest) > MAX_LINE:
-            self._fail(FailureReason.OUTPUT_LIMIT, "the agent wrote a line of more than 16 MB")
+        if self.failure is None:
+            self._bound(self._rest)
         return frames
 
     def abandoned(self, why: str) -> list[FlowRunStepTool]:
@@ -108,8 +108,15 @@ class StreamParser:
         self._tools.clear()
         return left
 
+    def _bound(self, line: bytes | bytearray) -> None:
+        if len(line) > MAX_LINE:
+            self._fail(FailureReason.OUTPUT_LIMIT, "the agent wrote a line of more than 16 MB")
+
     def _line(self, line: bytes) -> list[AgentFrame]:
         self.result_is_last = False
+        self._bound(line)
+        if self.failure is not None:
+            return []
         try:
             event = parse_json(line)
         except BadMessage:

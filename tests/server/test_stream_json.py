@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from protocol.frames import Channel, FlowRunStepDelta, FlowRunStepTool, ToolStatus
 from protocol.ids import RunId, StepId
+from server.agents import stream_json
 from server.agents.introduction import Expected
 from server.agents.outcome import Delivered, outcome
 from server.agents.stream_json import StreamParser
@@ -43,6 +44,18 @@ def parsed(*events: object, tail: bytes = b"") -> tuple[StreamParser, list[Agent
     parser = StreamParser(REF, expected=EXPECTED, tree="/copy")
     lines = b"".join(json.dumps(event).encode() + b"\n" for event in events)
     return parser, parser.feed(lines + tail)
+
+
+@pytest.mark.parametrize("tail", [b"", b"\n"])
+def test_a_line_has_a_bound_whether_it_ends_or_not(
+    monkeypatch: pytest.MonkeyPatch, tail: bytes
+) -> None:
+    monkeypatch.setattr(stream_json, "MAX_LINE", 1_000)
+    parser, _ = parsed(INIT, tail=b'"' + b"x" * 1_000 + b'"' + tail)
+    assert parser.failure is not None
+    assert parser.failure.reason == "output_limit"
+    fitting, _ = parsed(INIT, tail=b'"' + b"x" * 998 + b'"' + tail)
+    assert fitting.failure is None
 
 
 def test_text_has_offsets_in_code_points() -> None:
