@@ -93,16 +93,11 @@ class StreamParser:
         self._rest += rest
         frames: list[AgentFrame] = []
         for line in lines:
-            self._check_size(line)
             if self.failure is None and line.strip():
                 frames += self._line(line)
-        self._check_size(self._rest)
+        if self.failure is None:
+            self._bound(self._rest)
         return frames
-
-    def _check_size(self, line: bytes | bytearray) -> None:
-        """Of a whole line, too: its end may come with the piece in which it gets too long."""
-        if self.failure is None and len(line) > MAX_LINE:
-            self._fail(FailureReason.OUTPUT_LIMIT, "the agent wrote a line of more than 16 MB")
 
     def abandoned(self, why: str) -> list[FlowRunStepTool]:
         """The last frames of tools that will not answer any more, because the agent is gone."""
@@ -113,8 +108,15 @@ class StreamParser:
         self._tools.clear()
         return left
 
+    def _bound(self, line: bytes | bytearray) -> None:
+        if len(line) > MAX_LINE:
+            self._fail(FailureReason.OUTPUT_LIMIT, "the agent wrote a line of more than 16 MB")
+
     def _line(self, line: bytes) -> list[AgentFrame]:
         self.result_is_last = False
+        self._bound(line)
+        if self.failure is not None:
+            return []
         try:
             event = parse_json(line)
         except BadMessage:
