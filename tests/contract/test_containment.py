@@ -172,7 +172,7 @@ async def test_the_environment_is_ours_alone(tmp_path: Path, found: Found) -> No
     async with scripted(tmp_path) as here:
         await here.run(script, found=found)
         environment, options, cwd, inherited = json.loads(here.said())
-    assert environment.keys() == {"HOME", "PATH", "OPENAI_API_KEY", "MARK", "TMPDIR", "PWD"}
+    assert environment.keys() == {"HOME", "PATH", "OPENAI_API_KEY", "MARK", "TMPDIR"}
     assert options == [], "a child of the program loads nothing of ours"
     assert cwd == str(PLACES.cwd)
     assert "PODIUM" not in inherited

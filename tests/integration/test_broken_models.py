@@ -478,7 +478,7 @@ SERVERS: dict[str, Server] = {
     "HTTP 404": Server(refuses(404), "endpoint_not_found"),
     "HTTP 422": Server(refuses(422), "api_error"),
     **{f"HTTP {status}": Server(refuses(status), "endpoint_overloaded", TRIES)
-       for status in (408, 500, 502, 503, 529)},
+       for status in (408, 500, 503)},
     "HTTP 429": Server(refuses(429), "rate_limited", TRIES),
     "no credit": Server(refuses(429, "insufficient_quota"), "quota_spent"),
     **{f"{name}: too long": Server(too_long(name), "context_exceeded")
@@ -618,7 +618,6 @@ REAL: dict[str, tuple[Behaviour, str, dict[str, Any]]] = {
     "has too small a window": (too_long("llama.cpp"), "context_exceeded", {}),
     "talks in one piece of 10 MB": (says_in_one_piece(10_000_000), "event_too_large", {}),
     "falls silent": (falls_silent(TURN, after=3), "idle_timeout", {"idle": 1}),
-    "only says that it lives": (only_comments(), "first_byte_timeout", {"first_byte": 4}),
 }
 
 

@@ -112,6 +112,19 @@ def test_a_line_of_megabytes_is_whole_and_one_of_more_ends_the_attempt(
     assert failure(parser).reason == "output_limit"
 
 
+@pytest.mark.parametrize("piece", [300, 999, 1_000, 1_001, 5_000])
+def test_how_a_long_line_is_cut_into_pieces_makes_no_difference(
+    monkeypatch: pytest.MonkeyPatch, piece: int
+) -> None:
+    monkeypatch.setattr(stream_json, "MAX_LINE", 1_000)
+    for size, reason in ((800, None), (1_100, "output_limit")):
+        parser = parsed(INIT)[0]
+        line = json.dumps(text("x" * size)).encode()[-size:] + b"\n"
+        for at in range(0, len(line), piece):
+            parser.feed(line[at : at + piece])
+        assert (parser.failure.reason if parser.failure else None) == reason
+
+
 def test_a_broken_line_in_the_middle_is_no_success() -> None:
     parser = StreamParser(REF, expected=EXPECTED, tree="/copy")
     parser.feed(json.dumps(INIT).encode() + b"\n{broken\n" + json.dumps(RESULT).encode() + b"\n")
