@@ -13,12 +13,15 @@ if TYPE_CHECKING:  # the settings are made with this module
     from server.settings import ModelSettings, Settings
 
 
+TOKEN_LENGTH = 16
+
+
 def problems(settings: "Settings") -> list[str]:
     """Every rule that the settings break, as a sentence with its key, its source and the way
     out."""
     return [
         f"{settings.source(key)}: {key}: {says}"
-        for rule in (_data, _addresses, _listening, _names, _containment, _roots)
+        for rule in (_data, _token, _addresses, _listening, _names, _containment, _roots)
         for key, says in rule(settings)
     ]
 
@@ -47,6 +50,16 @@ def _data(settings: "Settings") -> Iterator[Fault]:
     if Path(settings.data).parts[:2] in CROWDED:
         # An agent's containment has its own, or all of the host's: a copy below it is not alone.
         yield "data", f"{_shown(settings.data)} belongs to the system; choose a folder elsewhere"
+
+
+def _token(settings: "Settings") -> Iterator[Fault]:
+    token = settings.token
+    if token and (len(token) < TOKEN_LENGTH or not (token.isascii() and token.isprintable())):
+        yield (
+            "token",
+            f"can be guessed; take {TOKEN_LENGTH} random characters or more, or leave it out and"
+            " podium makes one",
+        )
 
 
 def _addresses(settings: "Settings") -> Iterator[Fault]:

@@ -35,7 +35,13 @@ class Keys:
         return msgspec.structs.replace(settings, endpoints=endpoints)
 
     def _check_file(self, settings: "Settings") -> None:
-        """A secret in a settings file that others can read is no secret."""
+        """A secret in a settings file that others can read is no secret; and who can write it
+        decides about every guard."""
+        if self._file.exists() and _writable_by_others(self._file):
+            self._problems.append(
+                f"{self._file}: everyone on this machine can write this file; run"
+                f" `chmod o-w {shlex.quote(str(self._file))}`"
+            )
         secrets = [f"endpoints.{name}.api_key" for name, it in settings.endpoints.items()
                    if it.api_key]  # fmt: skip
         secrets += ["token"] if settings.token else []
@@ -91,6 +97,10 @@ class Keys:
         if not key:
             self._problems.append(f"{where}: {path} is empty; write the key into it")
         return key
+
+
+def _writable_by_others(path: Path) -> bool:
+    return bool(os.stat(path).st_mode & stat.S_IWOTH)
 
 
 def _open_to_others(path: Path) -> bool:

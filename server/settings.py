@@ -221,6 +221,8 @@ def load(
     _take(values, sources, _from_file(path, problems, needed=file is not None), str(path))
     _take_environment(values, sources, environment, problems)
     _take(values, sources, {k: v for k, v in flags.items() if v is not None}, FLAGS)
+    # Empty is not the folder that podium happens to be started in, which may be a project.
+    values["data"] = values["data"] or str(default_data())
     settings = _Conversion(sources, str(path), problems).settings(values)
     if settings is not None:
         problems += guards.problems(settings)

@@ -7,16 +7,26 @@ named to git and objects are borrowed where a command needs them. The repository
 """
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from server.agents.guardian import stat
 from server.agents.objects import Object, packs_of
 
 TIMEOUT = 120.0
+LOOK_SECONDS, IDLE_LOOKS = 1.0, 5
+"""Git is looked at each second; who sleeps at so many looks in a row waits for something that does
+not come, as a pipe in place of a `.gitignore` or of a reference."""
+MEMORY = 1024**3
+"""Bytes that one command may take, without the files that it maps. Git reads some files whole,
+whatever their size: a `.gitignore` of holes, or a reference that is a link to /dev/zero."""
 PACKS, PACKED_BYTES = 32, 64 * 1024 * 1024
 """Past one of these a private directory's objects are dropped: each can be made again."""
 
@@ -74,6 +84,9 @@ class Question:
         except (OSError, ValueError) as error:
             # ValueError: no argument may hold a NUL.
             raise GitError(f"git could not be run: {error}") from error
+        if sys.platform == "linux":
+            with suppress(ProcessLookupError):
+                resource.prlimit(self._process.pid, resource.RLIMIT_DATA, (MEMORY, MEMORY))
 
     def __enter__(self) -> "Question":
         return self
@@ -87,13 +100,29 @@ class Question:
         """What the command says; raises GitError unless it ends with 0 or with `fine`."""
         with self:
             process = self._process
-            try:
-                found, complaint = process.communicate(self._stdin or None, timeout=TIMEOUT)
-            except subprocess.TimeoutExpired as error:
-                raise GitError(f"git took more than {TIMEOUT:.0f} s") from error
+            found, complaint = self._communicate()
         if process.returncode not in (0, self._fine):
             raise GitError(complaint.decode("utf-8", "replace").strip() or "git failed")
         return found
+
+    def _communicate(self) -> tuple[bytes, bytes]:
+        process, given = self._process, self._stdin or None
+        until, idle, used = time.monotonic() + TIMEOUT, 0, ""
+        while True:
+            try:
+                return process.communicate(given, timeout=LOOK_SECONDS)
+            except subprocess.TimeoutExpired as error:
+                given = None
+                if time.monotonic() >= until:
+                    raise GitError(f"git took more than {TIMEOUT:.0f} s") from error
+                # Its state and the time it has had; a slow disk is another state than a sleep.
+                fields = stat(process.pid) or []
+                now = " ".join((*fields[:1], *fields[11:13]))
+                idle = idle + 1 if now == used and now.startswith("S") else 0
+                used = now
+                if idle >= IDLE_LOOKS:
+                    why = "git waits for something in the repository that is no plain file"
+                    raise GitError(why) from error
 
 
 def _environment(extra: Mapping[str, str]) -> dict[str, str]:

@@ -10,6 +10,8 @@ from server.agents.reasons import FailureReason, failure
 from server.ports import AgentFailure
 
 MAX_SHOWN = 300
+MAX_WORD, MAX_TOOLS = 100, 100
+"""What is kept of it goes into receipts. Nothing that was expected is as long."""
 
 
 class Expected(Struct, frozen=True, kw_only=True):
@@ -47,11 +49,13 @@ def read_introduction(event: dict[str, Any]) -> Init | None:
         line = msgspec.convert(event, _Line)
     except msgspec.ValidationError:
         return None
+    # Each tool once before they are cut: names said often must not push another one out.
+    tools = sorted({name[:MAX_WORD] for name in line.tools})[:MAX_TOOLS]
     return Init(
-        version=line.qwen_code_version,
-        mode=line.permission_mode,
+        version=line.qwen_code_version[:MAX_WORD],
+        mode=line.permission_mode[:MAX_WORD],
         model=line.model,
-        tools=tuple(sorted(line.tools)),
+        tools=tuple(tools),
         mcp_servers=len(line.mcp_servers),
     )
 

@@ -13,6 +13,8 @@ from server.agents.stat_index import Signature, signature_of
 
 MAX_LISTED = 200_000
 MAX_DEPTH = 100
+INDEX_BYTES, INDEX_PIECE = 1024**3, 1024**2
+"""Some hundred bytes a file: more than any that git would be quick with."""
 SUBMODULE, LINK = "160000", "120000"
 RULES = ".gitignore"
 SPARSE = ("core.sparseCheckout=true", "core.sparseCheckoutCone=true", "index.sparse=true")
@@ -119,10 +121,20 @@ def ask_files(repository: Repository, private: PrivateGit, *options: str, index:
 def _sparse(index: Path) -> bool:
     """Whether whole folders of an index are one entry each. Git would write trees to fill them in,
     and touch the time of those that it has."""
+    last, size = b"", 0
     try:
-        return b"sdir" in index.read_bytes()
+        # Piece by piece: its size is the repository's to choose.
+        with index.open("rb") as file:
+            while piece := file.read(INDEX_PIECE):
+                if b"sdir" in last + piece:
+                    return True
+                last = piece[-3:]
+                size += len(piece)
+                if size > INDEX_BYTES:
+                    raise GitError(f"{index} is too large")
     except OSError:
         return False
+    return False
 
 
 def folders_of(paths: Iterable[str]) -> set[str]:

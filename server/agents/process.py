@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import threading
 from contextlib import suppress
 from datetime import datetime
 from typing import IO, Any, Self
@@ -51,6 +52,10 @@ class AgentProcess:
         self._limits = limits
         self._lifeline = lifeline
         self._clock = clock
+        self._stdout: IO[bytes] | None = None
+        """Held open while the tree lives: whose stdout a file is may take away the right to open
+        it, or lease it, so that every opening waits."""
+        self._reading = threading.Lock()
         self._position = 0
         self._identity: Recorded | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -85,6 +90,7 @@ class AgentProcess:
             )
         self = cls(process, launch, places, limits=limits, lifeline=lifeline, clock=clock)
         try:
+            self._stdout = await asyncio.to_thread(places.stdout.open, "rb", buffering=0)
             self._identity = await asyncio.to_thread(record, self.pid, places.process)
         except BaseException:
             await self.kill()
@@ -119,11 +125,24 @@ class AgentProcess:
         return data
 
     def _read(self) -> bytes:
-        with self._places.stdout.open("rb") as file:
-            file.seek(self._position)
-            data = file.read(CHUNK)
-        self._position += len(data)
+        with self._reading:
+            if self._stdout is None:
+                with self._places.stdout.open("rb", buffering=0) as file:
+                    data = os.pread(file.fileno(), CHUNK, self._position)
+            else:
+                data = os.pread(self._stdout.fileno(), CHUNK, self._position)
+            self._position += len(data)
         return data
+
+    def _release(self) -> None:
+        """Let go of the output, which is nobody else's any more."""
+        with self._reading:
+            if self._stdout is not None:
+                self._stdout.close()
+                self._stdout = None
+        for place in self._outputs:
+            with suppress(OSError):
+                place.chmod(0o600)
 
     @property
     def read_so_far(self) -> int:
@@ -152,6 +171,7 @@ class AgentProcess:
             self._watching.cancel()
             await asyncio.wait([self._watching])
         await self._end_tree()
+        await asyncio.to_thread(self._release)
         if self._process.stdin is not None:
             self._process.stdin.close()
         self.ended_at = self._clock.now()

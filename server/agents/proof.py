@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Struct
 
 from flows.report.proof import gaps
-from protocol.resources import Proof, Receipt, SelfTest
+from protocol.resources import Level, Proof, Receipt, SelfTest
 from server.addresses import host_of
 from server.agents.cage import Found
 from server.agents.introduction import Init
@@ -49,6 +49,11 @@ def proof(evidence: Evidence) -> Receipt:
 
 def _seen(evidence: Evidence) -> Receipt:
     init, tests = evidence.init, evidence.tests or NOTHING_TRIED
+    # What is no level was not tried, whatever a program says that no self-test came before.
+    write, network, processes = (
+        came if level in evidence.found.levels else SelfTest.NOT_RUN
+        for level, came in zip(Level, (tests.write, tests.network, tests.processes), strict=True)
+    )
     return Receipt(
         agent="qwen",
         agent_version=init.version if init else evidence.version,
@@ -58,9 +63,9 @@ def _seen(evidence: Evidence) -> Receipt:
         host=host_of(evidence.endpoint.base_url),
         contained=evidence.found.contained,
         levels=list(evidence.found.levels),
-        write_probe=tests.write,
-        network_probe=tests.network,
-        process_probe=tests.processes,
+        write_probe=write,
+        network_probe=network,
+        process_probe=processes,
         tree_before=evidence.before.tree,
         tree_after=evidence.after.tree,
         repository_before=evidence.before.repository,

@@ -231,10 +231,12 @@ class _Attempt:
             return _Ended(failure(FailureReason.SPAWN_FAILED, message))
         self._process = process
         wrong: AgentFailure | None = None
+        # Beside the watch: an agent that does not read would stop every clock.
+        prompting = asyncio.create_task(process.prompt(self._order.prompt.user))
         try:
-            await process.prompt(self._order.prompt.user)
             wrong = await watcher.follow(process, given)
         finally:
+            prompting.cancel()
             await process.kill()
         stderr = await process.stderr_tail()
         wrong = (

@@ -7,19 +7,19 @@ never sees the key; its owner sees at once what the agent's output would hide.
 
 import asyncio
 import hashlib
-import logging
 import random
 import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import httpx
 import uvicorn
 from uvicorn.server import ServerState
 
 from server.agents.relay_chat import Chat
+from server.agents.relay_connection import Connection
 from server.agents.relay_desk import Desk
 from server.agents.relay_pass import Notice, Pass
 from server.agents.relay_rules import Admission
@@ -55,6 +55,7 @@ class Relay:
         self._listeners: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
         self._state = ServerState()
+        self._connections: dict[Connection, None] = {}
         self.url = ""
         """`http://127.0.0.1:PORT/v1`, for agents that share the network; empty before the start."""
         self.socket: Path | None = None
@@ -153,18 +154,7 @@ class Relay:
             self._servers.append(made)
 
     def _protocol(self, config: uvicorn.Config) -> asyncio.Protocol:
-        protocol: Any = config.http_protocol_class
-        made = protocol(config=config, server_state=self._state, app_state={})
-        # An agent that hangs up, or sends no HTTP, is nothing for a log; what is, `Desk` says.
-        made.logger, made.access_log = _silent(), False
-        connection: asyncio.Protocol = made
-        return connection
-
-
-def _silent() -> logging.Logger:
-    logger = logging.Logger("relay", level=logging.CRITICAL + 1)
-    logger.disabled = True
-    return logger
+        return Connection(config, self._state, others=self._connections)
 
 
 def _digest(token: str) -> bytes:

@@ -85,7 +85,7 @@ async def _self_test(exchange: Exchange) -> None:
 
 
 async def _refuse(send: Send, status: int, reason: str, why: str) -> None:
-    await answer_json(send, status, refused(Refusal(status, reason, why)))
+    await answer_json(send, status, refused(Refusal(status, reason, why)), last=True)
 
 
 def _token(scope: Scope) -> str:

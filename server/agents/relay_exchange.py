@@ -62,7 +62,7 @@ class Exchange:
             self.flight.abort()
 
     async def refuse(self, refusal: Refusal) -> None:
-        await answer_json(self._send, refusal.status, refused(refusal))
+        await answer_json(self._send, refusal.status, refused(refusal), last=True)
         self._started = self.flight.answered = True
 
     async def reply(self, body: bytes) -> None:
@@ -101,8 +101,10 @@ def refused(refusal: Refusal) -> bytes:
     return msgspec.json.encode({"error": error})
 
 
-async def answer_json(send: Send, status: int, body: bytes) -> None:
+async def answer_json(send: Send, status: int, body: bytes, *, last: bool = False) -> None:
+    """`last`: the connection ends with it, and whatever was sent behind the request."""
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    headers += [(b"connection", b"close")] if last else []
     await send({"type": "http.response.start", "status": HTTPStatus(status), "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
 

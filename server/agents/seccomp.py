@@ -26,7 +26,19 @@ DENIED = {
     "io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427),
     "init_module": (175, 105), "finit_module": (313, 273), "delete_module": (176, 106),
     "kexec_load": (246, 104), "kexec_file_load": (320, 294), "syslog": (103, 116),
+    # Memory that belongs to no process and to no mount, so that no limit would count it.
+    "memfd_create": (319, 279), "memfd_secret": (447, 447), "shmget": (29, 194),
+    "msgget": (68, 186),
 }  # fmt: skip
+
+# name → its numbers, and which of its arguments is the mode; None where there is no such call
+MODES = {
+    "chmod": (90, None, 1), "fchmod": (91, 52, 1), "fchmodat": (268, 53, 2),
+    "fchmodat2": (452, 452, 2),
+}  # fmt: skip
+"""An agent's stdout and stderr are files of the server's user: such a file must not become one that
+runs as that user."""
+SETUID_OR_SETGID = 0o6000
 
 
 class Machine(NamedTuple):
@@ -44,7 +56,7 @@ MACHINES = {
 }
 
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-_NUMBER, _AUDIT, _FIRST_ARGUMENT = 0, 4, 16
+_NUMBER, _AUDIT, _FIRST_ARGUMENT, _ARGUMENT_BYTES = 0, 4, 16, 8
 _ALLOW, _ERROR = 0x7FFF_0000, 0x0005_0000
 
 
@@ -72,6 +84,15 @@ def _steps(machine: Machine) -> list[tuple[int, int, int, int]]:
     ]
     for numbers in DENIED.values():
         steps += [(_EQUAL, 0, 1, numbers[machine.column]), refuse]
+    for *by_machine, argument in MODES.values():
+        if (number := by_machine[machine.column]) is not None:
+            steps += [
+                (_EQUAL, 0, 4, number),
+                (_LOAD, 0, 0, _FIRST_ARGUMENT + _ARGUMENT_BYTES * argument),
+                (_ANY_BIT, 0, 1, SETUID_OR_SETGID),
+                refuse,
+                allow,
+            ]
     return [
         *steps,
         (_EQUAL, 0, 3, machine.clone),

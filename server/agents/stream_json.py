@@ -29,6 +29,11 @@ MAX_ARGS = 2 * 1024
 MAX_RESULT = 4 * 1024
 MAX_TEXT = 64 * 1024
 MAX_SUMMARY = 160
+MAX_NAME = 200
+"""Of a tool, and of a call."""
+MAX_DENIALS = 1_000
+MAX_COUNT = 2**31
+"""Of seconds and of tries: what is more is no number that anybody counted."""
 
 
 class StreamParser:
@@ -182,8 +187,9 @@ class StreamParser:
         self.result = event
         self.result_is_last = True
         self._tally.attempt_cost(event.get("usage"))
-        for denial in event.get("permission_denials") or []:
-            self.denials.append(str(denial.get("tool_name")))
+        room = MAX_DENIALS - len(self.denials)
+        for denial in (event.get("permission_denials") or [])[:room]:
+            self.denials.append(str(denial.get("tool_name"))[:MAX_NAME])
 
     # --- what it says ---------------------------------------------------------------------------
 
@@ -236,10 +242,10 @@ class StreamParser:
         self._last_retry = data
         kept = bool(data.get("preserveText"))
         self._tally.retried(preserve_text=kept)
-        seconds = round(float(data.get("delayMs") or 0) / 1000)
+        seconds = round(min(float(data.get("delayMs") or 0) / 1000, MAX_COUNT))
         told: dict[str, Any] = {"preserve_text": kept, "seconds": seconds}
         for name, field in (("attempt", "attempt"), ("of", "maxRetries")):
-            if type(data.get(field)) is int:
+            if type(data.get(field)) is int and 0 <= data[field] <= MAX_COUNT:
                 told[name] = data[field]
         if not kept and self._message_from < self._offsets[Channel.TEXT]:
             told |= {"text_from": self._message_from, "text_to": self._offsets[Channel.TEXT]}
@@ -275,8 +281,8 @@ class StreamParser:
             run_id=self._ref.run_id,
             step_id=self._ref.step_id,
             attempt=self._ref.attempt,
-            call_id=str(block["id"]),
-            name=str(block["name"]),
+            call_id=str(block["id"])[:MAX_NAME],
+            name=str(block["name"])[:MAX_NAME],
             status=ToolStatus.RUNNING,
             summary=self._summary(str(block["name"]), arguments),
             args=json.dumps(arguments, ensure_ascii=False)[:MAX_ARGS],
@@ -288,7 +294,7 @@ class StreamParser:
         return [self._tool_result(block) for block in content if block.get("type") == "tool_result"]
 
     def _tool_result(self, block: dict[str, Any]) -> FlowRunStepTool:
-        call_id = str(block["tool_use_id"])
+        call_id = str(block["tool_use_id"])[:MAX_NAME]
         text = _plain(block.get("content"))
         begun = self._tools.pop(call_id, None)
         name = begun.name if begun else "unknown"

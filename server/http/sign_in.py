@@ -6,7 +6,9 @@ routes themselves, the same one for HTTP and for the socket.
 
 import hashlib
 import hmac
+import os
 import secrets
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,6 +17,7 @@ from starlette.datastructures import Headers
 
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.ids import UserId
+from server.guards import TOKEN_LENGTH
 from server.ports import Clock
 from server.settings import LOOPBACK, Settings
 
@@ -37,16 +40,21 @@ def local_token(settings: Settings) -> str:
         return settings.token
     path = settings.directory / "token"
     try:
-        return path.read_text("ascii").strip()
-    except FileNotFoundError:
-        return _new_token(path)
+        token = path.read_text("ascii").strip()
+    except (FileNotFoundError, UnicodeDecodeError):
+        token = ""
+    # One that a crash left empty, or somebody cut, would let everyone in.
+    return token if len(token) >= TOKEN_LENGTH else _new_token(path)
 
 
 def _new_token(path: Path) -> str:
+    """Whole or not there, and for its owner only from the first byte on."""
     token = secrets.token_urlsafe(32)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch(mode=0o600)
-    path.write_text(token + "\n", "ascii")
+    descriptor, fresh = tempfile.mkstemp(prefix=".token-", dir=path.parent)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(token + "\n")
+    Path(fresh).replace(path)
     return token
 
 

@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 import pytest
 
+from server.agents import git, listing
 from server.agents.changes import find_changes
+from server.agents.git import GitError
 from server.agents.pinned import Pinned
 from server.agents.receipt import look
 from server.agents.snapshot import Snapshots, pin
@@ -440,3 +442,59 @@ def test_a_part_of_git_that_is_no_file(shop: Shop, name: str, kind: str) -> None
         (shop.path.parent / "elsewhere").write_bytes(content)
         place.symlink_to(shop.path.parent / "elsewhere")
     assert "a.py" in names(pin(shop.path, shop.data))
+
+
+# --- files without end --------------------------------------------------------------------------
+
+
+def holes(place: Path, size: int) -> None:
+    with place.open("ab") as file:
+        file.truncate(size)
+
+
+def test_git_takes_no_more_memory_than_it_may(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Git reads a `.gitignore` whole, whatever its size; one of holes costs nothing to bring."""
+    shop.commit(a_py="1\n")
+    holes(shop.path / ".gitignore", 96 * 1024**2)
+    assert names(pin(shop.path, shop.data)) == ["a.py"], "it is read"
+    monkeypatch.setattr(git, "MEMORY", 48 * 1024**2)
+    with pytest.raises(GitError, match=r"(?i)out of memory"):
+        pin(shop.path, shop.data)
+
+
+def test_a_reference_without_end_ends(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.commit(a_py="1\n")
+    monkeypatch.setattr(git, "MEMORY", 64 * 1024**2)
+    (shop.path / ".git" / "refs" / "heads" / "endless").symlink_to("/dev/zero")
+    pinned = pin(shop.path, shop.data)
+    assert names(pinned) == ["a.py"]
+    assert look(pinned.path, shop.path).tree == look(pinned.path, shop.path).tree
+
+
+@pytest.mark.parametrize("size", [2 * 1024**3, 1 << 40])
+def test_an_index_of_any_size_is_not_read_whole(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    shop.commit(a_py="1\n")
+    monkeypatch.setattr(listing, "INDEX_BYTES", 8 * 1024**2)
+    holes(shop.path / ".git" / "index", size)
+    with pytest.raises(GitError, match="index is too large"):
+        pin(shop.path, shop.data)
+
+
+@pytest.mark.parametrize("name", [".gitignore", "folder/.gitignore"])
+def test_a_pipe_that_git_opens_is_not_waited_for(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    shop.commit(a_py="1\n")
+    place = shop.path / name
+    place.parent.mkdir(exist_ok=True)
+    (place.parent / "x.py").write_text("1\n")
+    os.mkfifo(place)
+    monkeypatch.setattr(git, "LOOK_SECONDS", 0.05)
+    with pytest.raises(GitError, match="no plain file"):
+        pin(shop.path, shop.data)
+    monkeypatch.setattr(git, "IDLE_LOOKS", 1_000_000)
+    monkeypatch.setattr(git, "TIMEOUT", 1.0)
+    with pytest.raises(GitError, match="took more than"):
+        pin(shop.path, shop.data)

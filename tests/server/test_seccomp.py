@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from server.agents.seccomp import CLONE_NEWUSER, DENIED, MACHINES, Machine, program
+from server.agents.seccomp import CLONE_NEWUSER, DENIED, MACHINES, MODES, Machine, program
 
 ALLOW, EPERM, ENOSYS = 0x7FFF_0000, 0x0005_0001, 0x0005_0026
 SIGCHLD = 17
@@ -13,10 +13,12 @@ OTHER = {"x86_64": 0x4000_0003, "aarch64": 0x4000_0028}
 """The same processor's older calls: i386 and arm."""
 
 
-def verdict(machine: str, number: int, *, audit: int | None = None, argument: int = 0) -> int:
+def verdict(
+    machine: str, number: int, *more: int, audit: int | None = None, argument: int = 0
+) -> int:
     """What the kernel does with one call: linux/seccomp.h, and classic BPF's five steps."""
     audit = MACHINES[machine].audit if audit is None else audit
-    call = struct.pack("<IIQQ", number, audit, 0, argument)
+    call = struct.pack("<IIQ3Q", number, audit, 0, *(argument, *more, 0, 0)[:3])
     code = program(machine)
     assert code is not None
     steps = list(struct.iter_unpack("<HBBI", code))
@@ -48,6 +50,20 @@ def test_what_a_reader_needs_is_allowed_and_the_rest_is_not(machine: str) -> Non
     assert len(denied) == len(DENIED) + 1, "no number stands twice"
     for number in set(range(460)) - denied:
         assert verdict(machine, number) == ALLOW
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("call", MODES)
+def test_no_file_becomes_one_that_runs_as_its_owner(machine: str, call: str) -> None:
+    *numbers, place = MODES[call]
+    number = numbers[MACHINES[machine].column]
+    if number is None:
+        return
+    before = [0o7777] * (place - 1)
+    assert verdict(machine, number, *before, 0o755, argument=0o7777) == ALLOW
+    assert verdict(machine, number, *before, 0o1777) == ALLOW
+    for mode in (0o4755, 0o2755, 0o6000):
+        assert verdict(machine, number, *before, mode) == EPERM
 
 
 @pytest.mark.parametrize("machine", MACHINES)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from server.settings import Settings, SettingsError, load
+from server.http.sign_in import local_token
+from server.settings import Settings, SettingsError, default_data, load
 
 LOCAL = '[endpoints.default]\nbase_url = "http://127.0.0.1:1/v1"\nmodel = "m"\n'
 
@@ -157,3 +158,42 @@ def test_a_key_is_in_no_text_of_the_settings(tmp_path: Path) -> None:
     settings = named(tmp_path, LOCAL + 'api_key = "very-secret"\n')
     assert settings.endpoints["default"].api_key == "very-secret"
     assert "very-secret" not in repr(settings.endpoints)
+
+
+def test_an_empty_folder_is_the_usual_one_and_not_where_podium_was_started(tmp_path: Path) -> None:
+    settings = load({}, {}, file=written(tmp_path, 'data = ""\n'))
+    assert settings.directory == default_data()
+
+
+@pytest.mark.parametrize(("mode", "refused"), [(0o646, True), (0o662, True), (0o664, False)])
+def test_a_file_that_everyone_can_write_decides_about_no_guard(
+    tmp_path: Path, mode: int, refused: bool
+) -> None:
+    file = written(tmp_path, 'containment = "off"\n', mode=mode)
+    link = tmp_path / "link.toml"
+    link.symlink_to(file)
+    for place in (file, link):
+        if refused:
+            assert any("can write this file" in it for it in problems({}, {}, place))
+        else:
+            assert load({}, {}, file=place).containment == "off"
+
+
+@pytest.mark.parametrize("token", ["a", " " * 15, "x" * 15, "\u00e4" * 20])
+def test_a_token_that_can_be_guessed_is_refused(tmp_path: Path, token: str) -> None:
+    file = written(tmp_path, "")
+    assert "token: can be guessed" in problems({}, {"PODIUM_TOKEN": token}, file)[0]
+    assert load({}, {"PODIUM_TOKEN": "x" * 16}, file=file).token == "x" * 16
+
+
+@pytest.mark.parametrize("left", [b"", b"\n", b"short\n", b"\xff\xfe"])
+def test_a_token_that_a_crash_cut_lets_nobody_in(tmp_path: Path, left: bytes) -> None:
+    """A full disk, or a kill in the wrong moment: `Bearer ` alone would be the right token."""
+    file = tmp_path / "token"
+    file.write_bytes(left)
+    settings = Settings(data=str(tmp_path))
+    token = local_token(settings)
+    assert len(token) > 40
+    assert local_token(settings) == token, "it is kept"
+    assert file.stat().st_mode & 0o077 == 0
+    assert [place.name for place in tmp_path.iterdir()] == ["token"]
