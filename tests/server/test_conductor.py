@@ -11,7 +11,8 @@ from flows.report.build import same
 from protocol.report import Report
 from protocol.resources import Receipt
 from protocol.states import StepStatus
-from server.ports import AgentFailure, AgentOrder, AttemptRef, StepChange
+from server.ports import AgentFailure, AgentOrder, AttemptRef, StepChange, StoreUnavailable
+from server.runs import runner
 from server.stores.sqlite import SqliteStore
 from tests.fakes.agent import NOTHING_FOUND, RECEIPT, FakeAgent, finding, found
 from tests.server.harness import House, house
@@ -160,6 +161,30 @@ async def test_a_stop_while_the_end_of_a_code_step_is_recorded_loses_nothing(
         await asyncio.sleep(0)
         stopped.set()
         await stopping
+    async with house(tmp_path, agent=FakeAgent(one_finding)) as home:
+        frames = await home.end_of(run_id)
+    assert frames[-1]["status"] == "completed"
+    assert sum(frame["type"] == "flow_run_finished" for frame in frames) == 1
+
+
+async def test_a_disk_that_stays_full_holds_no_stop_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*_: Any) -> None:
+        raise StoreUnavailable("the disk is full")
+
+    monkeypatch.setattr(runner, "STOP_SECONDS", 0.1)
+    agent = FakeAgent(one_finding)
+    agent.hold()
+    async with house(tmp_path, agent=agent) as home:
+        run_id = await home.launch()
+        await agent.started(2)
+        with monkeypatch.context() as disk:
+            disk.setattr(SqliteStore, "change_step", full)
+            disk.setattr(SqliteStore, "finish_run", full)
+            async with asyncio.timeout(10):
+                await home.podium.runner.stop()
+            assert not [task for task in asyncio.all_tasks() if "run " in task.get_name()]
     async with house(tmp_path, agent=FakeAgent(one_finding)) as home:
         frames = await home.end_of(run_id)
     assert frames[-1]["status"] == "completed"
