@@ -100,6 +100,7 @@ async def opened(
             ids=ids,
             models=models,
             clocks=Clocks(settings.first_byte_seconds, settings.idle_seconds),
+            gave_up=asyncio.Event(),
         )
         stack.push_async_callback(agent.stop)
         await agent.start()

@@ -189,7 +189,7 @@ class _Attempt:
     async def run(self) -> AgentResult:
         order = self._order
         await asyncio.to_thread(_lay_out, self._installed, self.places, order)
-        before = await asyncio.to_thread(look, order.tree, order.repository)
+        before = await self._look()
         watcher = Watcher(
             order=order,
             parser=self._parser,
@@ -200,7 +200,7 @@ class _Attempt:
         given = self._relay.admit(_admission(self._installed, order), watcher.tell)
         try:
             ended = await self._watched(watcher, given)
-            after = await asyncio.to_thread(look, order.tree, order.repository)
+            after = await self._look()
             return await self._result(ended, given, before=before, after=after)
         except asyncio.CancelledError as cancelled:
             if self._process is None:
@@ -214,10 +214,16 @@ class _Attempt:
     async def _cut_short(self, given: Pass, before: Seen) -> AgentResult:
         """What was seen of an attempt that was cancelled: its cost and its receipt."""
         await self._leave("the attempt was stopped")
-        after = await asyncio.to_thread(look, self._order.tree, self._order.repository)
+        after = await self._look()
         ended = _Ended(None, at=self._ended_at())
         wrong = _broken(given, before, after)
         return self._account(wrong, ended, given, before=before, after=after)
+
+    async def _look(self) -> Seen:
+        order = self._order
+        return await asyncio.to_thread(
+            look, order.tree, order.repository, within=self.places.directory
+        )
 
     async def _watched(self, watcher: Watcher, given: Pass) -> "_Ended":
         """From the spawn to the last process's end."""

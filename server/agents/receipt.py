@@ -21,15 +21,16 @@ class Seen(NamedTuple):
     repository: str | None
 
 
-def look(tree: Path, repository: Path) -> Seen:
-    """Hash the pinned copy, and the repository's status and references.
+def look(tree: Path, repository: Path, *, within: Path | None = None) -> Seen:
+    """Hash the pinned copy, and the repository's status and references. `within` is a folder for
+    what git needs meanwhile; None is the system's, where a crash would leave it for ever.
 
     Of a copy with a seal that holds the content is hashed once. The repository's filters, hooks
     and configuration have no say and run nothing; None where it cannot be read, or is none.
     """
     with ExitStack() as stack:
         try:
-            status = _asked(repository, stack)
+            status = _asked(repository, stack, within)
         except (GitError, OSError):
             status = None
         copy = _hash_copy(tree)
@@ -94,11 +95,11 @@ class _Status(NamedTuple):
         return digest.hexdigest()
 
 
-def _asked(folder: Path, stack: ExitStack) -> _Status | None:
+def _asked(folder: Path, stack: ExitStack, within: Path | None) -> _Status | None:
     repository = find_repository(folder.resolve())
     if repository is None:
         return None
-    place = stack.enter_context(tempfile.TemporaryDirectory(prefix="podium-look-"))
+    place = stack.enter_context(tempfile.TemporaryDirectory(prefix="podium-look-", dir=within))
     private = PrivateGit(Path(place) / "git", object_format=repository.object_format)
     connect(private, repository)
     index = repository.index_file

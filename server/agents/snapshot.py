@@ -47,9 +47,8 @@ class Snapshots:
     def clean(self) -> None:
         """At a start: remove what a crash has left."""
         self.copies.clean()
-        for place in self._git.iterdir() if self._git.is_dir() else ():
-            if place.name.startswith("."):
-                remove(place)
+        for place in (*self._git.glob(".*"), *self._git.glob("*/.empty-*")):
+            remove(place)
 
     @contextmanager
     def alone(self, project: Path) -> Iterator[Turn]:

@@ -100,20 +100,25 @@ class Conductor:
         while actions := engine.decide(self._plan, self._facts):
             self._stop_all(actions)
             for action in actions:
-                match action:
-                    case engine.StartAgent():
-                        await self._start(group, self._steps[action.step_id])
-                    case engine.Compute():
-                        await self._compute(self._steps[action.step_id])
-                    case engine.Skip():
-                        await self._skip(self._steps[action.step_id], action.reason)
-                    case engine.CancelStep():
-                        await self._cancel_step(self._steps[action.step_id])
-                    case engine.End():
-                        await self._end(action.status, action.reason)
-                        return
-                    case _:
-                        assert_never(action)
+                # What is recorded must be known: a stop in between would park what has ended.
+                await to_the_end(self._perform(group, action))
+                if isinstance(action, engine.End):
+                    return
+
+    async def _perform(self, group: asyncio.TaskGroup, action: engine.Action) -> None:
+        match action:
+            case engine.StartAgent():
+                await self._start(group, self._steps[action.step_id])
+            case engine.Compute():
+                await self._compute(self._steps[action.step_id])
+            case engine.Skip():
+                await self._skip(self._steps[action.step_id], action.reason)
+            case engine.CancelStep():
+                await self._cancel_step(self._steps[action.step_id])
+            case engine.End():
+                await self._end(action.status, action.reason)
+            case _:
+                assert_never(action)
 
     # --- beginning and parking ------------------------------------------------------------------
 

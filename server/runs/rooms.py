@@ -30,6 +30,8 @@ class Rooms(NamedTuple):
     ids: Ids
     models: Models
     clocks: Clocks
+    gave_up: asyncio.Event
+    """Set at the end of a stop: what a failing disk does not take by then is not waited for."""
 
     async def record(self, write: Callable[[], Awaitable[T]]) -> T:
         """Write to the store, again and again while the disk fails: it recovers by itself."""
@@ -37,6 +39,8 @@ class Rooms(NamedTuple):
             try:
                 return await write()
             except StoreUnavailable:
+                if self.gave_up.is_set():
+                    raise
                 await self.clock.sleep(STORE_PAUSE)
 
 

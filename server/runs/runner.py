@@ -21,6 +21,7 @@ log = logger(__name__)
 
 CancelOutcome = Literal["cancelling", "already_terminal"]
 STOP_SECONDS = 10.0
+GIVING_UP_SECONDS = 5.0
 
 
 class Live(NamedTuple):
@@ -67,7 +68,10 @@ class Runner:
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks, timeout=STOP_SECONDS)
+            _, left = await asyncio.wait(tasks, timeout=STOP_SECONDS)
+            if left:
+                self._rooms.gave_up.set()
+                await asyncio.wait(left, timeout=GIVING_UP_SECONDS)
 
     async def cancel(self, record: RunRecord, step_id: StepId | None = None) -> CancelOutcome:
         """Stop a run or one of its steps. Recorded first; the end follows when nothing runs."""

@@ -6,6 +6,8 @@ The runner is the real one; the program takes the CLI's place and begins as the 
 import asyncio
 import platform
 import stat
+import subprocess
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -234,3 +236,20 @@ async def test_a_tool_that_many_others_stand_before_is_seen(tmp_path: Path) -> N
     result = await hostile(tmp_path, f"init({{ tools: {tools} }})").run()
     assert result.failure is not None
     assert result.failure.reason == "unexpected_tools"
+
+
+# --- what a crash leaves ------------------------------------------------------------------------
+
+
+async def test_nothing_of_an_attempt_is_left_outside_of_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system's folder for such files is not podium's to clean after a crash."""
+    here = hostile(tmp_path, "init(); result();")
+    subprocess.run(["git", "init", "-q", here.repository], check=True)
+    async with here.open():
+        await here.runner.check()
+        monkeypatch.setattr(tempfile, "tempdir", "/nonexistent")
+        result = await here.runner.run(here.order(), here.emit)
+    assert result.receipt is not None
+    assert result.receipt.repository_before == result.receipt.repository_after is not None

@@ -1,14 +1,19 @@
 """Runs, from launch to report, with an agent that does as the test says."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from flows.report.build import same
 from protocol.report import Report
 from protocol.resources import Receipt
-from server.ports import AgentFailure, AgentOrder
+from protocol.states import StepStatus
+from server.ports import AgentFailure, AgentOrder, AttemptRef, StepChange, StoreUnavailable
+from server.runs import runner
+from server.stores.sqlite import SqliteStore
 from tests.fakes.agent import NOTHING_FOUND, RECEIPT, FakeAgent, finding, found
 from tests.server.harness import House, house
 
@@ -128,6 +133,62 @@ async def test_a_run_goes_on_at_the_next_start_with_the_same_report(tmp_path: Pa
     assert steps(frames, "review.security")[-1] == "completed"
     assert max(frame.get("attempt", 0) for frame in frames) == 2
     assert same(parked, plain)
+
+
+async def test_a_stop_while_the_end_of_a_code_step_is_recorded_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recorded and not known, the step would be parked as one that still runs."""
+    recorded, stopped = asyncio.Event(), asyncio.Event()
+    plain = SqliteStore.change_step
+
+    async def change_step(
+        self: SqliteStore, ref: AttemptRef, change: StepChange, frames: Any
+    ) -> None:
+        await plain(self, ref, change, frames)
+        is_code = change.usage is None and change.status is StepStatus.COMPLETED
+        if is_code and not recorded.is_set():
+            recorded.set()
+            await stopped.wait()
+
+    monkeypatch.setattr(SqliteStore, "change_step", change_step)
+    async with house(tmp_path, agent=FakeAgent(one_finding)) as home:
+        run_id = await home.launch()
+        await recorded.wait()
+        stopping = asyncio.create_task(home.podium.runner.stop())
+        # Its first act is to cancel the run.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        stopped.set()
+        await stopping
+    async with house(tmp_path, agent=FakeAgent(one_finding)) as home:
+        frames = await home.end_of(run_id)
+    assert frames[-1]["status"] == "completed"
+    assert sum(frame["type"] == "flow_run_finished" for frame in frames) == 1
+
+
+async def test_a_disk_that_stays_full_holds_no_stop_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*_: Any) -> None:
+        raise StoreUnavailable("the disk is full")
+
+    monkeypatch.setattr(runner, "STOP_SECONDS", 0.1)
+    agent = FakeAgent(one_finding)
+    agent.hold()
+    async with house(tmp_path, agent=agent) as home:
+        run_id = await home.launch()
+        await agent.started(2)
+        with monkeypatch.context() as disk:
+            disk.setattr(SqliteStore, "change_step", full)
+            disk.setattr(SqliteStore, "finish_run", full)
+            async with asyncio.timeout(10):
+                await home.podium.runner.stop()
+            assert not [task for task in asyncio.all_tasks() if "run " in task.get_name()]
+    async with house(tmp_path, agent=FakeAgent(one_finding)) as home:
+        frames = await home.end_of(run_id)
+    assert frames[-1]["status"] == "completed"
+    assert sum(frame["type"] == "flow_run_finished" for frame in frames) == 1
 
 
 async def test_without_slots_the_others_wait_and_say_so(tmp_path: Path) -> None:
