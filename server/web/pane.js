@@ -188,7 +188,7 @@ function addStep(step) {
   output.setAttribute("role", "log");
   output.setAttribute("aria-label", `Output of ${step.id}`);
   output.setAttribute("aria-live", "off");
-  const stop = element("button", { type: "button", textContent: "Stop", title: `Stop ${step.id}` });
+  const stop = element("button", { type: "button", textContent: "Stop", title: `Stop ${step.id}`, hidden: true });
   stop.addEventListener("click", () => wire.ask({ type: "cancel", run_id: shown.id, step_id: step.id }).catch(() => {}));
   const badge = element("span", { className: "badge", hidden: true });
   const card = element("article", {},

@@ -68,6 +68,8 @@ async def test_cancel_stops_the_agents(tmp_path: Path) -> None:
         await view.click("#go")
         await expect(view.locator("#agents .status.running").first).to_be_visible(timeout=WAIT_MS)
         await model.arrived(3)
+        later = view.locator("#agents article").filter(has_text="validate")
+        await expect(later.get_by_role("button", name="Stop")).to_be_hidden()
         await view.click("#cancel")
         await expect(view.locator("#run-facts")).to_contain_text("cancelled", timeout=WAIT_MS)
         await expect(view.locator("#cancel")).to_be_hidden()
