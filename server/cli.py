@@ -86,6 +86,9 @@ containment_option = click.option(
     type=click.Choice(["auto", "required", "off"]),
     help="How agents are contained [auto]. `off` only for one user on this machine.",
 )
+demo_option = click.option(
+    "--demo", is_flag=True, help="Use the scripted demo model (not a review)."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Frames as JSON lines.")
 
 
@@ -140,7 +143,7 @@ async def serve(
 @containment_option
 @click.option("--key", help="Idempotency key: the same key is the same run.")
 @click.option("--fail-on", type=click.Choice(SEVERITIES), help="Exit 1 when a finding reaches it.")
-@click.option("--demo", is_flag=True, help="Use the scripted demo model (not a review).")
+@demo_option
 @click.option("--demo-if-unconfigured", is_flag=True, help="The same, when no endpoint is set.")
 @click.option("--keep-serving", is_flag=True, help="Serve the page after the report, until Ctrl-C.")
 @asynchronous
@@ -254,6 +257,7 @@ def flows(name: str | None, *, as_json: bool) -> None:
 @url_option
 @data_option
 @json_option
+@demo_option
 @asynchronous
 async def plan(command: str, **options: Any) -> int:
     """Show the plan of COMMAND without running it: scope, agents, and who is left out and why."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
@@ -79,9 +79,11 @@ class Client:
             except ConnectionClosed:
                 continue
 
-    async def follow(self, run_id: RunId) -> AsyncIterator[StoredFrame]:
+    async def follow(
+        self, run_id: RunId, *, lost: Callable[[], None] | None = None
+    ) -> AsyncIterator[StoredFrame]:
         """Every frame of a run from its first to its last, in order and once, across lost
-        connections. Raises ProtocolError when the run cannot be seen."""
+        connections: `lost` hears of each once. Raises ProtocolError when the run cannot be seen."""
         gen, last, tries = 1, 0, 0
         while True:
             try:
@@ -112,6 +114,8 @@ class Client:
                 _check_may_return(error)
             except OSError:
                 pass
+            if tries == 0 and lost is not None:
+                lost()
             tries += 1
             await asyncio.sleep(random.uniform(0, min(BACK_OFF_CAP, 0.25 * 2**tries)))  # noqa: S311
 

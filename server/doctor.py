@@ -114,17 +114,20 @@ async def _containment(settings: Settings) -> list[Finding]:
 
 def contained(found: Found, settings: Settings) -> list[Finding]:
     """A line for each level: what it keeps an agent from, or why it is not there."""
+    off = settings.containment == "off"
+    missing = [level for level in Level if level not in found.levels]
     lines: list[Finding] = []
     for level in Level:
-        there = level in found.levels
+        there = level not in missing
         # What is missing is explained once, at the first level that is.
-        first = not there and not any(not line.well for line in lines)
+        first = level in missing[:1]
         says = ENFORCED[level] if there else f"not here: {found.reason}"
-        if there and settings.containment == "off":
-            says += '; possible here, but `containment = "off"` in the settings'
+        if there and off:
+            says = 'possible here, but `containment = "off"` in the settings'
         required = settings.contained_required
         hint = found.hint if first else None
-        lines.append(Finding(f"contained: {level}", there, says, hint, required=required))
+        well = there and not off
+        lines.append(Finding(f"contained: {level}", well, says, hint, required=required))
     return lines
 
 

@@ -6,7 +6,7 @@ import signal
 import sys
 import uuid
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,13 +16,14 @@ from rich.console import Console
 
 from protocol.codec import encode_frame
 from protocol.commands import Launch
+from protocol.errors import ProtocolError
 from protocol.frames import FlowRunFinished
 from protocol.ids import ProjectId, RunId
 from protocol.plan import FlowPlan
 from protocol.report import Severity
 from protocol.resources import Project
-from server.cli import USAGE, Fault, project_root
-from server.client import Client
+from server.cli import CANCELLED, USAGE, Fault, project_root
+from server.client import Client, Unreachable
 from server.demo.process import DemoProcess
 from server.local import ServerFile, own_server, running_server
 from server.settings import Settings, default_file
@@ -33,6 +34,7 @@ from server.terminal import (
     PlainLines,
     Watcher,
     clean,
+    number_of,
     plan_lines,
     tree_lines,
 )
@@ -58,7 +60,10 @@ async def find_server(settings: Settings, url: str | None) -> Client:
         return Client(url, settings.token)
     found = await running_server(settings.directory)
     if found is None:
-        raise Fault(f"no podium runs on {settings.directory}", hint="start one with `podium serve`")
+        raise Fault(
+            f"no podium server is running on {settings.directory}",
+            hint="start one with `podium serve`",
+        )
     return Client(found.url, found.token)
 
 
@@ -89,10 +94,10 @@ async def run_command(settings: Settings, command: str, options: RunOptions) -> 
 
 
 async def plan_command(
-    settings: Settings, command: str, *, project: str, url: str | None, as_json: bool
+    settings: Settings, command: str, *, project: str, url: str | None, as_json: bool, demo: bool
 ) -> int:
     """Print the plan of a command."""
-    options = RunOptions(project, url, as_json, None, None, False, False, False)
+    options = RunOptions(project, url, as_json, None, None, demo, False, False)
     root = project_root(project)
     async with _server(settings, options) as (client, _):
         body = {"project_id": await _register(client, root), "command": command}
@@ -104,14 +109,15 @@ async def plan_command(
     for line in (*plan_lines(plan), *tree_lines(plan.tree)):
         click.echo(clean(line))
     for step in plan.steps:
-        click.echo(clean(f"  {step.id:<20} {step.title} ({len(step.files)} files)"))
+        files = f" ({number_of(len(step.files), 'file')})" if step.files else ""
+        click.echo(clean(f"  {step.id:<20} {step.title}{files}"))
     return 0
 
 
 async def follow(client: Client, run_id: str, *, as_json: bool) -> int:
     """Show a run's frames to its end; returns the exit code of its status."""
     with _watcher(as_json=as_json) as watcher:
-        async for frame in client.follow(RunId(run_id)):
+        async for frame in client.follow(RunId(run_id), lost=_connection_lost):
             watcher.show(frame)
             if isinstance(frame, FlowRunFinished):
                 return EXIT_CODES[frame.status]
@@ -133,26 +139,43 @@ def _watcher(*, as_json: bool) -> Watcher:
 
 
 async def _follow_or_cancel(client: Client, run_id: RunId, *, as_json: bool) -> int:
-    """Ctrl-C cancels the run and still waits for its end and its partial report."""
+    """Ctrl-C cancels the run and still waits for its end and its partial report. A second one, or
+    a server that is gone, ends the wait: raises Fault."""
     loop = asyncio.get_running_loop()
-    cancelling: set[asyncio.Task[None]] = set()
+    following = asyncio.create_task(follow(client, run_id, as_json=as_json))
+    cancelling: list[asyncio.Task[None]] = []
 
     def interrupted() -> None:
-        task = asyncio.ensure_future(_cancel(client, run_id))
-        cancelling.add(task)
-        task.add_done_callback(cancelling.discard)
+        if cancelling:
+            following.cancel()
+        else:
+            cancelling.append(asyncio.create_task(_cancel(client, run_id, following)))
 
     loop.add_signal_handler(signal.SIGINT, interrupted)
     try:
-        return await follow(client, run_id, as_json=as_json)
+        await asyncio.wait([following])
     finally:
         loop.remove_signal_handler(signal.SIGINT)
+        for task in (following, *cancelling):
+            task.cancel()
+    if following.cancelled():
+        hint = f"it may go on; `podium watch {run_id}` follows it"
+        raise Fault(f"no longer waiting for run {run_id}", hint=hint, code=CANCELLED)
+    return following.result()
 
 
-async def _cancel(client: Client, run_id: RunId) -> None:
-    click.echo("stopping …", err=True)
-    with suppress(Exception):
+async def _cancel(client: Client, run_id: RunId, following: asyncio.Task[int]) -> None:
+    click.echo("stopping … (Ctrl-C again: do not wait for the end)", err=True)
+    try:
         await client.post(f"/api/runs/{run_id}/cancel")
+    except ProtocolError:
+        pass  # it has ended by itself
+    except Unreachable:
+        following.cancel()
+
+
+def _connection_lost() -> None:
+    click.echo("the connection to the server is lost; trying again …", err=True)
 
 
 async def _reaches(client: Client, run_id: RunId, severity: str) -> bool:
@@ -176,6 +199,7 @@ async def _server(
     async with AsyncExitStack() as stack:
         place = await running_server(settings.directory) if options.url is None else None
         _require_containment(settings, options, place)
+        _require_own_model(options, place)
         if options.url is not None:
             client = await find_server(settings, options.url)
             yield await stack.enter_async_context(client), None
@@ -203,6 +227,17 @@ def _require_containment(settings: Settings, options: RunOptions, place: ServerF
         )
 
 
+def _require_own_model(options: RunOptions, place: ServerFile | None) -> None:
+    """Refuse the demo model of a server that has models of its own: it would be ignored, and the
+    project would be sent to another one."""
+    if options.demo and (options.url is not None or place is not None):
+        raise Fault(
+            "--demo starts a server of its own, and one runs already, with its own model",
+            hint="leave --demo out, stop that server, or choose another --data",
+            code=USAGE,
+        )
+
+
 async def _environment(
     settings: Settings, options: RunOptions, stack: AsyncExitStack
 ) -> Mapping[str, str]:
@@ -213,7 +248,8 @@ async def _environment(
         environment["PODIUM_CONTAINMENT"] = options.containment
     if options.demo or (options.demo_if_unconfigured and not settings.endpoints):
         demo = await stack.enter_async_context(DemoProcess())
-        click.echo("no model endpoint: using the scripted demo model, not a review", err=True)
+        why = "" if settings.endpoints else "no model endpoint: "
+        click.echo(f"{why}using the scripted demo model, not a review", err=True)
         environment |= {
             "OPENAI_BASE_URL": demo.base_url,
             "OPENAI_MODEL": "podium-demo",

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from math import ceil
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -92,13 +93,21 @@ class PlainLines(_Watcher):
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._findings: set[str] = set()
 
     def show(self, frame: StoredFrame) -> None:
         for line in _lines(frame):
-            self._print(f"{frame.at[11:19]}  {line}")
+            if not isinstance(frame, FlowRunFinding) or self._is_new(line):
+                self._print(f"{frame.at[11:19]}  {line}")
         if isinstance(frame, FlowRunPlanned):
             for fact in plan_lines(frame.plan):
                 self._print(f"          {fact}")
+
+    def _is_new(self, line: str) -> bool:
+        """Whether this finding was not said in the same words before: a verdict repeats it."""
+        known = line in self._findings
+        self._findings.add(line)
+        return not known
 
     def _print(self, line: str) -> None:
         self._console.print(clean(line), markup=False, highlight=False, soft_wrap=True)
@@ -190,7 +199,7 @@ def plan_lines(plan: FlowPlan) -> list[str]:
     scope = plan.scope
     lines = [
         f"{plan.title} · band {plan.band.name.value} ({plan.band.reason})",
-        f"scope: {scope.description} · {len(scope.files)} of {scope.total_files} files"
+        f"scope: {scope.description} · {len(scope.files)} of {number_of(scope.total_files, 'file')}"
         f" · tree {plan.tree.id[:12]}",
         f"model: {plan.endpoint.model} at {plan.endpoint.host}",
     ]
@@ -198,13 +207,19 @@ def plan_lines(plan: FlowPlan) -> list[str]:
         lines.append("scripted demo model, not a review")
     lines += [f"  {seat.role}: {seat.reason}{_own_model(plan, seat.role)}" for seat in plan.roster]
     lines += [f"  left out: {seat.role}: {seat.reason}" for seat in plan.omitted]
-    lines.append(f"agents can read: {plan.tree.files} files, {plan.tree.bytes / 1024:,.0f} KiB")
+    files = number_of(plan.tree.files, "file")
+    lines.append(f"agents can read: {files}, {ceil(plan.tree.bytes / 1024):,} KiB")
     if plan.tree.left_out:
         counts = ", ".join(f"{count} {why}" for why, count in sorted(plan.tree.left_out.items()))
         lines.append(f"not sent to any agent: {counts}")
     lines += [f"note: {note}" for note in plan.tree.notes]
     lines += [f"note: {warning}" for warning in plan.warnings]
     return lines
+
+
+def number_of(count: int, what: str) -> str:
+    """As `1 file`, `2 files`."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _own_model(plan: FlowPlan, role: str) -> str:
@@ -232,7 +247,7 @@ def _report_lines(frame: FlowRunReport) -> list[str]:
 def tree_lines(tree: Tree) -> list[str]:
     """What agents can read, by path or counted by folder, and what was left out."""
     lines = [f"  reads {path}" for path in tree.paths]
-    lines += [f"  reads {folder} ({number} files)" for folder, number in tree.folders.items()]
+    lines += [f"  reads {at} ({number_of(files, 'file')})" for at, files in tree.folders.items()]
     lines += [f"  left out {path}" for path in tree.left_out_paths]
     more = sum(tree.left_out.values()) - len(tree.left_out_paths)
     return [*lines, f"  left out: {more} more"] if more > 0 else lines
@@ -241,7 +256,7 @@ def tree_lines(tree: Tree) -> list[str]:
 def _line(frame: StoredFrame) -> str | None:
     match frame:
         case FlowRunStatus(status=status, reason=reason):
-            return f"run {status.value}" + (f" ({reason})" if reason else "")
+            return f"run {status.value}" + (f" ({reason})" if reason not in (None, status) else "")
         case FlowRunStepStatus():
             return _step_line(frame)
         case FlowRunStepTool():
@@ -265,8 +280,9 @@ def _step_line(frame: FlowRunStepStatus) -> str:
         parts.append(f"attempt {frame.attempt}")
     if frame.reused:
         parts.append("reused")
-    if frame.message or frame.reason:
-        parts.append(f"({frame.message or frame.reason})")
+    why = frame.message or frame.reason
+    if why and why != frame.status.value:
+        parts.append(f"({why})")
     return " ".join(parts)
 
 

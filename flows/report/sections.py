@@ -164,9 +164,12 @@ def _next(draft: Draft) -> Content:
 def _coverage(draft: Draft) -> Content:
     covered = draft.coverage
     reviewed = f"{covered.files_reviewed} of {covered.files_in_scope} files reviewed"
-    left_out = (f"{count} files left out: {why}" for why, count in covered.left_out.items())
+    left_out = (
+        f"{count} {'file' if count == 1 else 'files'} left out: {why}"
+        for why, count in covered.left_out.items()
+    )
     return Content(
-        text=f"{'Complete' if covered.complete else 'Not complete'}. {covered.scope}.",
+        text=f"{'Complete' if covered.complete else 'Not complete'}: {covered.scope}.",
         items=[
             *([reviewed] if draft.flow.uses_scope else []),
             *map(_step_line, covered.steps),

@@ -116,7 +116,8 @@ class Models:
             raise AgentUnavailable(
                 "no_endpoint",
                 "no model endpoint is configured",
-                hint="run `podium setup`, or set OPENAI_BASE_URL and OPENAI_MODEL",
+                hint="run `podium setup`, or set OPENAI_BASE_URL and OPENAI_MODEL; to look around"
+                " without a model: `podium run --demo`",
             )
         mine = [model for model in self._models.values() if model.open_to(user)]
         if wanted is None:

@@ -124,6 +124,7 @@ function show(runId) {
   byId("report").hidden = true;
   byId("demo").hidden = true;
   byId("agents").replaceChildren();
+  countFindings();
   byId("run-title").textContent = "";
   byId("run-facts").textContent = "";
   listRuns();
@@ -159,6 +160,7 @@ function setStatus(status, reason, totals) {
   const live = !TERMINAL.has(status);
   byId("cancel").hidden = !live;
   byId("finish").hidden = !live;
+  countFindings();
 }
 
 function drawPlan(plan) {
@@ -186,7 +188,7 @@ function addStep(step) {
   output.setAttribute("role", "log");
   output.setAttribute("aria-label", `Output of ${step.id}`);
   output.setAttribute("aria-live", "off");
-  const stop = element("button", { type: "button", textContent: "Stop", title: `Stop ${step.id}` });
+  const stop = element("button", { type: "button", textContent: "Stop", title: `Stop ${step.id}`, hidden: true });
   stop.addEventListener("click", () => wire.ask({ type: "cancel", run_id: shown.id, step_id: step.id }).catch(() => {}));
   const badge = element("span", { className: "badge", hidden: true });
   const card = element("article", {},
@@ -218,8 +220,10 @@ function addText(frame) {
     append(step, step.text.node);
   }
   const { node } = step.text;
-  node.append(frame.text);
-  if (node.textContent.length > KEEP_CHARACTERS) node.textContent = node.textContent.slice(-KEEP_CHARACTERS / 2);
+  following(step, () => {
+    node.append(frame.text);
+    if (node.textContent.length > KEEP_CHARACTERS) node.textContent = node.textContent.slice(-KEEP_CHARACTERS / 2);
+  });
 }
 
 function addTool(frame) {
@@ -230,7 +234,7 @@ function addTool(frame) {
     element("summary", { textContent: `${frame.summary} · ${frame.status}` }),
     element("pre", { textContent: [frame.args, frame.result].filter(Boolean).join("\n\n") }));
   const earlier = step.tools.get(frame.call_id);
-  if (earlier) earlier.replaceWith(line);
+  if (earlier) following(step, () => earlier.replaceWith(line));
   else append(step, line);
   step.tools.set(frame.call_id, line);
 }
@@ -260,17 +264,26 @@ function setBadge(step, { verdict, why }) {
   step.badge.hidden = false;
 }
 
-// Stick to the end unless the reader has scrolled away.
 function append(step, node) {
-  const { output } = step;
+  following(step, () => step.output.append(node));
+}
+
+// Stick to the end, whatever makes the output longer, unless the reader has scrolled away.
+function following({ output }, change) {
   const atEnd = output.scrollHeight - output.scrollTop - output.clientHeight < 40;
-  output.append(node);
+  change();
   if (atEnd) output.scrollTop = output.scrollHeight;
 }
 
 function addFinding(finding) {
   shown.findings.set(finding.id, finding);
-  byId("agents-title").textContent = `Agents · ${shown.findings.size} findings so far`;
+  countFindings();
+}
+
+function countFindings() {
+  const { size } = shown.findings;
+  const words = [`${size} ${size === 1 ? "finding" : "findings"}`, TERMINAL.has(shown.status) ? "" : "so far"];
+  byId("agents-title").textContent = size ? `Agents · ${words.join(" ").trim()}` : "Agents";
 }
 
 async function loadReport(frame) {
@@ -278,7 +291,7 @@ async function loadReport(frame) {
   const runId = shown.id;
   const report = await api(`api/runs/${runId}/report.json`).catch(() => null);
   if (!report || shown.id !== runId) return;
-  const links = ["md", "json"].map((format) => element("a", { href: `api/runs/${runId}/report.${format}`, textContent: `report.${format} `, download: `${runId}.${format}` }));
+  const links = ["md", "json"].map((format) => element("a", { href: `api/runs/${runId}/report.${format}`, textContent: `report.${format}`, download: `${runId}.${format}` }));
   byId("report").replaceChildren(...drawReport(report, links));
   byId("report").hidden = false;
 }

@@ -10,7 +10,7 @@ export function drawReport(report, links) {
   const nodes = [
     element("h3", { textContent: report.headline }),
     report.meta?.stale ? element("p", { id: "stale", textContent: STALE }) : null,
-    element("p", { className: "facts" }, citations(report.citations), " · ", ...links),
+    element("p", { className: "facts" }, citations(report.citations), ...links.flatMap((link) => [" · ", link])),
   ].filter(Boolean);
   const proof = drawReadOnly(report.meta?.read_only);
   const violated = report.meta?.read_only?.verdict === "violated";

@@ -1,5 +1,6 @@
 """The first page, as a person uses it: sign in, launch, watch, read the report, cancel."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,9 @@ from tests.integration.test_whole_job import endpoint, repository
 pytestmark = [pytest.mark.browser, pytest.mark.real_agent, pytest.mark.timeout(180)]
 
 WAIT_MS = 60_000
+FARTHEST = """Math.max(...[...document.querySelectorAll("#agents .output")]
+    .map((it) => it.scrollHeight - it.scrollTop - it.clientHeight))"""
+"""How far any agent's output is from its end, in pixels."""
 
 
 async def test_a_person_launches_watches_and_reads(tmp_path: Path) -> None:
@@ -37,6 +41,8 @@ async def test_a_person_launches_watches_and_reads(tmp_path: Path) -> None:
         await expect(view.locator("#demo")).to_be_visible()
         await expect(view.locator("#run-facts")).to_contain_text("completed")
         await expect(view.locator("#runs li")).to_have_count(1)
+        await expect(view.locator("#agents-title")).to_have_text(re.compile(r"· \d+ findings?$"))
+        assert await view.evaluate(FARTHEST) < 2, "who has not scrolled away sees the end"
         await view.locator(".finding summary").first.click()
         await expect(view.locator("figure.verified").first).to_be_visible()
         shown = await view.locator("#agents").inner_text()
@@ -62,6 +68,8 @@ async def test_cancel_stops_the_agents(tmp_path: Path) -> None:
         await view.click("#go")
         await expect(view.locator("#agents .status.running").first).to_be_visible(timeout=WAIT_MS)
         await model.arrived(3)
+        later = view.locator("#agents article").filter(has_text="validate")
+        await expect(later.get_by_role("button", name="Stop")).to_be_hidden()
         await view.click("#cancel")
         await expect(view.locator("#run-facts")).to_contain_text("cancelled", timeout=WAIT_MS)
         await expect(view.locator("#cancel")).to_be_hidden()

@@ -10,7 +10,10 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.integration.test_whole_job import repository
+from server.demo.app import scripted
+from tests.fakes.model import FakeModel, Gate, serving
+from tests.integration.servers import podium as running
+from tests.integration.test_whole_job import endpoint, repository
 
 pytestmark = [pytest.mark.real_agent, pytest.mark.timeout(180)]
 
@@ -85,6 +88,11 @@ async def test_plan_starts_nothing(podium: Podium, shop: str) -> None:
     without = await podium("plan", "/code-review large", "--project", shop)
     assert without.code == 4
     assert "podium setup" in without.err
+    demo = await podium("plan", "/code-review large", "--demo", "--project", shop)
+    assert demo.code == 0
+    assert "scripted demo model, not a review" in demo.out
+    assert "review.security" in demo.out
+    assert "(0 files)" not in demo.out, "what reads no files says nothing of them"
 
 
 async def test_a_running_server_is_used(podium: Podium, shop: str) -> None:
@@ -115,6 +123,10 @@ async def test_a_running_server_is_used(podium: Podium, shop: str) -> None:
         refused = await podium(*other, "required")
         assert refused.code == 2
         assert "podium serve --containment required" in refused.err
+        scripted = ("run", "/code-review small shop", "--project", shop, "--data", data, "--demo")
+        ignored = await podium(*scripted)
+        assert ignored.code == 2, "that server's own model would be used"
+        assert "leave --demo out" in ignored.err
         doctor = await podium("doctor", "--data", data)
         assert doctor.code == 0
         assert "podium-demo" in doctor.out
@@ -191,6 +203,33 @@ async def test_interrupt_cancels_the_run_and_leaves_no_process(podium: Podium, s
         if marker in _read(pid / "cmdline") or marker in _read(pid / "environ")
     ]
     assert left == []
+
+
+async def test_a_server_that_is_gone_is_told_and_can_be_left(podium: Podium, shop: str) -> None:
+    gate = Gate()
+    model = FakeModel(quick := scripted(pace=0), quick, gate.hold(quick))
+    data = podium.place / "data"
+    async with (
+        serving(model.app) as url,
+        running(data, Path(shop), endpoint(url)) as server,
+    ):
+        words = ("run", "/code-review small shop", "--project", shop, "--data", str(data))
+        process = await podium.start(*words)
+        assert process.stderr is not None
+        await _said(process.stderr, b"review.security: running")
+        await server.kill()
+        await _said(process.stderr, b"the connection to the server is lost")
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+    assert process.returncode == 130
+    assert b"podium watch" in err
+
+
+async def _said(stream: asyncio.StreamReader, words: bytes) -> None:
+    async for line in stream:
+        if words in line:
+            return
+    pytest.fail(f"never said: {words!r}")
 
 
 @pytest.mark.parametrize(

@@ -236,6 +236,13 @@ def test_doctor_names_each_level_and_what_it_means(real: Found) -> None:
     assert len({line.says for line in lines}) == len(Level)
 
 
+def test_doctor_ticks_nothing_that_is_switched_off(real: Found) -> None:
+    lines = told(real, containment="off")
+    assert not any(line.well or line.required for line in lines)
+    assert all('`containment = "off"`' in line.says for line in lines)
+    assert all(line.hint is None for line in lines), "there is nothing to install"
+
+
 def test_doctor_says_why_a_level_is_missing_and_what_brings_it() -> None:
     found = Found(levels=(Level.FILESYSTEM,), bwrap=Path("/bwrap"), reason="why", hint="how")
     lines = told(found)

@@ -91,6 +91,26 @@ def test_nothing_of_an_agent_reaches_the_terminal_as_a_command() -> None:
     assert "SEC-01 warning: A title" in shown(PlainLines)
 
 
+def test_a_finding_is_said_again_only_in_other_words() -> None:
+    out = io.StringIO()
+    found = next(it for it in frames() if isinstance(it, FlowRunFinding))
+    critical = msgspec.structs.replace(found.finding, severity=Severity.CRITICAL)
+    with PlainLines(Console(file=out, width=200)) as watcher:
+        for finding in (found.finding, found.finding, critical):
+            watcher.show(msgspec.structs.replace(found, finding=finding))
+    assert [line.split()[2] for line in out.getvalue().splitlines()] == ["warning:", "critical:"]
+
+
+def test_a_reason_that_repeats_the_status_is_not_said() -> None:
+    out = io.StringIO()
+    of: dict[str, Any] = {"run_id": RunId("r"), "step_id": STEP, "attempt": 1}
+    with PlainLines(Console(file=out, width=200)) as watcher:
+        for reason in ("cancelled", "crashed"):
+            watcher.show(FlowRunStepStatus(**of, status=StepStatus.CANCELLED, reason=reason))
+    assert "(cancelled)" not in out.getvalue()
+    assert "(crashed)" in out.getvalue()
+
+
 def test_the_end_says_whether_read_only_is_proven() -> None:
     for kind in (PlainLines, LiveTable):
         text = shown(kind)
