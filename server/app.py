@@ -25,6 +25,7 @@ from server.guards import unknown_roles
 from server.http.answers import json
 from server.http.rest import Rest
 from server.http.sign_in import SignIn, allowed_hosts, allowed_origins
+from server.http.sse import Events
 from server.logs import logger
 from server.memory import available_memory
 from server.ports import AgentRunner, AgentUnavailable, Clock, Ids
@@ -48,9 +49,10 @@ CONTENT_POLICY = (
 class Podium:
     """The running parts of one server. `opened()` gives one that is ready."""
 
-    def __init__(self, app: Starlette, channel: Channel, runner: Runner) -> None:
+    def __init__(self, app: Starlette, channel: Channel, events: Events, runner: Runner) -> None:
         self.app = app
         self.channel = channel
+        self.events = events
         self.runner = runner
 
 
@@ -126,6 +128,7 @@ def _assemble(
     commands = Commands(
         store=rooms.store, launcher=launcher, runner=runner, catalogue=rooms.catalogue
     )
+    events = Events(store=rooms.store, hub=hub, clock=rooms.clock, sign_in=sign_in)
     channel = Channel(
         store=rooms.store,
         hub=hub,
@@ -133,6 +136,7 @@ def _assemble(
         sign_in=sign_in,
         clock=rooms.clock,
         build=__version__,
+        beside=[events.drain],
     )
     rest = Rest(
         store=rooms.store,
@@ -144,6 +148,7 @@ def _assemble(
     )
     routes = [
         *rest.routes(),
+        *events.routes(),
         WebSocketRoute("/api/ws", channel.endpoint),
         Route("/healthz", _healthz),
         Route("/readyz", _readyz(rooms, channel)),
@@ -151,7 +156,7 @@ def _assemble(
     ]
     app = Starlette(routes=routes)
     app.add_middleware(SafeHeaders)
-    return Podium(app, channel, runner)
+    return Podium(app, channel, events, runner)
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:
