@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from protocol.codec import NESTING, parse_json, place_of, sentence_of, too_deep
 from protocol.commands import Band, Cursor, Detail
 from protocol.errors import BadMessage
-from protocol.ids import ProjectId, RunId, is_uuid
+from protocol.ids import Gen, ProjectId, RunId, Seq, is_uuid
 from protocol.resources import Run, Step
 
 T = TypeVar("T")
@@ -25,6 +25,9 @@ QUESTION_MAX = 64_000
 MODEL_MAX = 200
 
 _CURSOR = re.compile(r"([1-9][0-9]{0,14}):(0|[1-9][0-9]{0,14})")
+
+RECORDING = "podium.recording"
+RECORDING_VERSION = 1
 
 INVALID_BODY = "invalid body"
 INVALID_QUERY = "invalid query"
@@ -47,8 +50,8 @@ class ListQuery(Struct, frozen=True, kw_only=True):
     before: RunId | None = None
 
 
-class EventsQuery(Struct, frozen=True, kw_only=True):
-    """`GET /api/runs/{id}/events`, checked: where to start, and how much to show."""
+class LogQuery(Struct, frozen=True, kw_only=True):
+    """A query of `/events` and `/frames`, checked: where to start, and how much to show."""
 
     after: Cursor | None = None
     detail: Detail = Detail.FULL
@@ -67,6 +70,30 @@ class RunList(Struct, frozen=True):
 class RunDetail(Struct, frozen=True):
     run: Run
     steps: list[Step]
+
+
+class FramesPage(Struct, frozen=True, kw_only=True, rename={"after": "from"}):
+    """`GET /api/runs/{id}/frames`: the stored frames after `from`, which a client truncates to."""
+
+    run_id: RunId
+    gen: Gen
+    head: Seq
+    after: Seq
+    expired: bool
+    """Frames after the cursor are gone: `from` is the head, and the run itself has the rest."""
+    frames: list[Raw]
+
+
+class RecordingHeader(Struct, frozen=True, kw_only=True):
+    """The first line of a recording; `frames` lines follow, each a stored frame."""
+
+    format: str = RECORDING
+    version: int = RECORDING_VERSION
+    run_id: RunId
+    gen: Gen
+    frames: int
+    ended: bool
+    """Whether the run had ended: then these are all the frames that there will ever be."""
 
 
 class Details(Struct, frozen=True, rename="camel"):
@@ -157,7 +184,7 @@ def parse_list_query(params: Mapping[str, str]) -> ListQuery:
     )
 
 
-def parse_events_query(params: Mapping[str, str], last_event_id: str | None) -> EventsQuery:
+def parse_log_query(params: Mapping[str, str], last_event_id: str | None) -> LogQuery:
     """Return the checked query, or raise InvalidRequest.
 
     The header of a reader that comes back is younger than the address that it began with.
@@ -171,7 +198,7 @@ def parse_events_query(params: Mapping[str, str], last_event_id: str | None) -> 
     detail = fields.take("detail", _detail) if "detail" in given else Detail.FULL
     if fields.errors or detail is None:
         raise InvalidRequest(INVALID_QUERY, [], fields.errors)
-    return EventsQuery(after=after, detail=detail)
+    return LogQuery(after=after, detail=detail)
 
 
 class _Fields:

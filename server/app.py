@@ -23,6 +23,7 @@ from server.channel.websocket import Channel
 from server.endpoints import models_of, roles_of
 from server.guards import unknown_roles
 from server.http.answers import json
+from server.http.log import LogRoutes
 from server.http.rest import Rest
 from server.http.sign_in import SignIn, allowed_hosts, allowed_origins
 from server.http.sse import Events
@@ -149,6 +150,7 @@ def _assemble(
     routes = [
         *rest.routes(),
         *events.routes(),
+        *LogRoutes(store=rooms.store, sign_in=sign_in).routes(),
         WebSocketRoute("/api/ws", channel.endpoint),
         Route("/healthz", _healthz),
         Route("/readyz", _readyz(rooms, channel)),

@@ -27,7 +27,7 @@ from protocol.frames import (
     FlowRunSubscribed,
 )
 from protocol.ids import Seq, UserId
-from protocol.rest import EventsQuery, parse_events_query
+from protocol.rest import LogQuery, parse_log_query
 from server.channel.delivery import Delivery
 from server.channel.websocket import DRAIN_RETRY_MS, DRAIN_SECONDS, LIMITS
 from server.http.asking import run_of, signed_in
@@ -60,7 +60,7 @@ class Events:
         """204 tells an EventSource that the run has ended and that it has everything: without it,
         it would come back for ever."""
         record = await run_of(self._store, request, user)
-        query = parse_events_query(request.query_params, request.headers.get("last-event-id"))
+        query = parse_log_query(request.query_params, request.headers.get("last-event-id"))
         self._check_room(user)
         stream = Stream(record, query, store=self._store, hub=self._hub, clock=self._clock)
         self._open[stream] = user
@@ -105,7 +105,7 @@ class Stream:
     """One reader of one run: a cursor, and no queue."""
 
     def __init__(
-        self, record: RunRecord, query: EventsQuery, *, store: Store, hub: Hub, clock: Clock
+        self, record: RunRecord, query: LogQuery, *, store: Store, hub: Hub, clock: Clock
     ) -> None:
         self._record = record
         self._run_id = record.run.id

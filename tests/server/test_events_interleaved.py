@@ -18,7 +18,7 @@ from hypothesis.errors import NoSuchExample
 
 from protocol.commands import Cursor, Detail
 from protocol.ids import Gen, RunId, Seq
-from protocol.rest import EventsQuery
+from protocol.rest import LogQuery
 from protocol.states import RunStatus
 from server.channel import delivery, hub
 from server.channel.hub import MemoryHub
@@ -164,7 +164,7 @@ class Reading:
                 return
 
     async def _connected(self, room: int | None) -> bool:
-        query = EventsQuery(after=self._cursor, detail=self._plan.detail)
+        query = LogQuery(after=self._cursor, detail=self._plan.detail)
         stream = Stream(
             self._log.record, query, store=cast(Store, self._log), hub=self._hub,
             clock=cast(Clock, Never()),
@@ -268,7 +268,7 @@ def test_an_end_that_the_cursor_is_past_ends_the_stream(kind: type[Stream], *, e
 
     async def over() -> bool:
         log, ring = Log(plan.latencies), MemoryHub()
-        query = EventsQuery(after=Cursor(gen=1, seq=9))
+        query = LogQuery(after=Cursor(gen=1, seq=9))
         stream = kind(
             log.record, query, store=cast(Store, log), hub=ring, clock=cast(Clock, Never())
         )

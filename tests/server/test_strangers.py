@@ -11,7 +11,7 @@ from tests.server.harness import TOKEN, House, house
 from tests.server.readers import altered
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
-WAYS = ["", "/events", "/report.md", "/report.json"]
+WAYS = ["", "/events", "/frames", "/recording", "/report.md", "/report.json"]
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 
