@@ -5,16 +5,17 @@ known: `formErrors` for the body as a whole and `fieldErrors` by top-level field
 Unicode code points.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from protocol.codec import NESTING, parse_json, place_of, sentence_of, too_deep
-from protocol.commands import Band
+from protocol.commands import Band, Cursor, Detail
 from protocol.errors import BadMessage
-from protocol.ids import ProjectId, RunId, is_uuid
+from protocol.ids import Gen, ProjectId, RunId, Seq, is_uuid
 from protocol.resources import Run, Step
 
 T = TypeVar("T")
@@ -22,6 +23,11 @@ T = TypeVar("T")
 FLOW_NAME_MAX = 100
 QUESTION_MAX = 64_000
 MODEL_MAX = 200
+
+_CURSOR = re.compile(r"([1-9][0-9]{0,14}):(0|[1-9][0-9]{0,14})")
+
+RECORDING = "podium.recording"
+RECORDING_VERSION = 1
 
 INVALID_BODY = "invalid body"
 INVALID_QUERY = "invalid query"
@@ -44,6 +50,13 @@ class ListQuery(Struct, frozen=True, kw_only=True):
     before: RunId | None = None
 
 
+class LogQuery(Struct, frozen=True, kw_only=True):
+    """A query of `/events` and `/frames`, checked: where to start, and how much to show."""
+
+    after: Cursor | None = None
+    detail: Detail = Detail.FULL
+
+
 class Launched(Struct, frozen=True):
     """201, and 200 for an idempotent repeat."""
 
@@ -57,6 +70,30 @@ class RunList(Struct, frozen=True):
 class RunDetail(Struct, frozen=True):
     run: Run
     steps: list[Step]
+
+
+class FramesPage(Struct, frozen=True, kw_only=True, rename={"after": "from"}):
+    """`GET /api/runs/{id}/frames`: the stored frames after `from`, which a client truncates to."""
+
+    run_id: RunId
+    gen: Gen
+    head: Seq
+    after: Seq
+    expired: bool
+    """Frames after the cursor are gone: `from` is the head, and the run itself has the rest."""
+    frames: list[Raw]
+
+
+class RecordingHeader(Struct, frozen=True, kw_only=True):
+    """The first line of a recording; `frames` lines follow, each a stored frame."""
+
+    format: str = RECORDING
+    version: int = RECORDING_VERSION
+    run_id: RunId
+    gen: Gen
+    frames: int
+    ended: bool
+    """Whether the run had ended: then these are all the frames that there will ever be."""
 
 
 class Details(Struct, frozen=True, rename="camel"):
@@ -147,6 +184,23 @@ def parse_list_query(params: Mapping[str, str]) -> ListQuery:
     )
 
 
+def parse_log_query(params: Mapping[str, str], last_event_id: str | None) -> LogQuery:
+    """Return the checked query, or raise InvalidRequest.
+
+    The header of a reader that comes back is younger than the address that it began with.
+    """
+    given: dict[str, Any] = dict(params)
+    name = "Last-Event-ID" if last_event_id else "after"
+    if last_event_id:
+        given[name] = last_event_id
+    fields = _Fields(given)
+    after = fields.take(name, _cursor) if name in given else None
+    detail = fields.take("detail", _detail) if "detail" in given else Detail.FULL
+    if fields.errors or detail is None:
+        raise InvalidRequest(INVALID_QUERY, [], fields.errors)
+    return LogQuery(after=after, detail=detail)
+
+
 class _Fields:
     """Takes fields one by one and keeps what is wrong with each."""
 
@@ -188,6 +242,21 @@ def _band(value: Any) -> Band:
     if value not in set(Band):
         raise Fault(f"Invalid enum value. Expected {expected}, received '{value[:100]}'")
     return Band(value)
+
+
+def _cursor(value: Any) -> Cursor:
+    """`gen:seq`, as the `id` of an event has it."""
+    found = _CURSOR.fullmatch(value)
+    if found is None:
+        raise Fault(f"Expected gen:seq as in '1:42', received '{value[:100]}'")
+    return Cursor(gen=int(found[1]), seq=int(found[2]))
+
+
+def _detail(value: Any) -> Detail:
+    if value not in set(Detail):
+        expected = " | ".join(f"'{detail.value}'" for detail in Detail)
+        raise Fault(f"Invalid enum value. Expected {expected}, received '{value[:100]}'")
+    return Detail(value)
 
 
 def _input(value: Any) -> dict[str, Any]:

@@ -23,8 +23,10 @@ from server.channel.websocket import Channel
 from server.endpoints import models_of, roles_of
 from server.guards import unknown_roles
 from server.http.answers import json
+from server.http.log import LogRoutes
 from server.http.rest import Rest
 from server.http.sign_in import SignIn, allowed_hosts, allowed_origins
+from server.http.sse import Events
 from server.logs import logger
 from server.memory import available_memory
 from server.ports import AgentRunner, AgentUnavailable, Clock, Ids
@@ -48,9 +50,10 @@ CONTENT_POLICY = (
 class Podium:
     """The running parts of one server. `opened()` gives one that is ready."""
 
-    def __init__(self, app: Starlette, channel: Channel, runner: Runner) -> None:
+    def __init__(self, app: Starlette, channel: Channel, events: Events, runner: Runner) -> None:
         self.app = app
         self.channel = channel
+        self.events = events
         self.runner = runner
 
 
@@ -127,6 +130,7 @@ def _assemble(
     commands = Commands(
         store=rooms.store, launcher=launcher, runner=runner, catalogue=rooms.catalogue
     )
+    events = Events(store=rooms.store, hub=hub, clock=rooms.clock, sign_in=sign_in)
     channel = Channel(
         store=rooms.store,
         hub=hub,
@@ -134,6 +138,7 @@ def _assemble(
         sign_in=sign_in,
         clock=rooms.clock,
         build=__version__,
+        beside=[events.drain],
     )
     rest = Rest(
         store=rooms.store,
@@ -145,6 +150,8 @@ def _assemble(
     )
     routes = [
         *rest.routes(),
+        *events.routes(),
+        *LogRoutes(store=rooms.store, sign_in=sign_in).routes(),
         WebSocketRoute("/api/ws", channel.endpoint),
         Route("/healthz", _healthz),
         Route("/readyz", _readyz(rooms, channel)),
@@ -152,7 +159,7 @@ def _assemble(
     ]
     app = Starlette(routes=routes)
     app.add_middleware(SafeHeaders)
-    return Podium(app, channel, runner)
+    return Podium(app, channel, events, runner)
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

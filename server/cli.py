@@ -218,6 +218,25 @@ async def report(run_id: str, form: str, url: str | None, data: str | None) -> N
 
 
 @main.command()
+@click.argument("run_id")
+@click.option("--output", metavar="FILE", help="Where to save it [podium-RUN_ID.ndjson].")
+@click.option("--live", is_flag=True, help="What there is so far, of a run that has not ended.")
+@url_option
+@data_option
+@asynchronous
+async def recording(
+    run_id: str, output: str | None, url: str | None, data: str | None, *, live: bool
+) -> None:
+    """Save the whole log of RUN_ID as one file: a header line, then every frame as it was sent."""
+    from server.saving import save_recording
+
+    path = Path(output or f"podium-{run_id}.ndjson")
+    async with await connected(url, data) as client:
+        frames = await save_recording(client, run_id, path, live=live)
+    click.echo(f"{frames} frames in {path}")
+
+
+@main.command()
 @url_option
 @data_option
 @json_option

@@ -67,6 +67,18 @@ class Client:
     async def text(self, path: str) -> str:
         return (await self._send("GET", path)).text
 
+    async def download(self, path: str) -> AsyncIterator[bytes]:
+        """The parts of a file. Raises Unreachable when it stops before its end."""
+        try:
+            async with self._http.stream("GET", path) as response:
+                if response.is_error:
+                    await response.aread()
+                    raise _http_refusal(response)
+                async for part in response.aiter_bytes():
+                    yield part
+        except httpx.TransportError as error:
+            raise Unreachable(f"{self.url} did not send all of it: {error}") from error
+
     async def launch(self, message: Launch) -> RunId:
         """Launch a run; raises ProtocolError. The same key makes the same run, so a connection
         lost in between is no reason to ask twice."""

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 from starlette.datastructures import Headers
@@ -53,6 +53,7 @@ class Channel:
         sign_in: SignIn,
         clock: Clock,
         build: str,
+        beside: Sequence[Callable[[], Awaitable[None]]] = (),
     ) -> None:
         self._store = store
         self._hub = hub
@@ -61,6 +62,7 @@ class Channel:
         self._clock = clock
         self._build = build
         self._sessions: dict[Session, UserId] = {}
+        self._beside = beside
         self.draining = False
 
     async def endpoint(self, websocket: WebSocket) -> None:
@@ -87,8 +89,13 @@ class Channel:
             del self._sessions[session]
 
     async def drain(self) -> None:
-        """Tell every client that the server stops, then close the sockets with 1012."""
+        """Stop taking clients, and say goodbye to all: on the sockets, and to the readers of
+        `beside`."""
         self.draining = True
+        await asyncio.gather(self._drain_sockets(), *(drain() for drain in self._beside))
+
+    async def _drain_sockets(self) -> None:
+        """Tell every client that the server stops, then close the sockets with 1012."""
         sessions = list(self._sessions)
         for session in sessions:
             session.send(FlowRunDraining(retry_after_ms=DRAIN_RETRY_MS))

@@ -1,6 +1,5 @@
 """The REST routes: decode, check, call, encode. Bodies and statuses are wire.md §6's."""
 
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,13 +12,14 @@ from starlette.routing import Route
 from flows.registry import Catalogue
 from flows.report import markdown
 from protocol.errors import ErrorCode, ProtocolError
-from protocol.ids import RunId, StepId, UserId, is_uuid
+from protocol.ids import StepId, UserId
 from protocol.report import Report
 from protocol.rest import InvalidRequest, parse_launch, parse_list_query
 from server.access import visible_run
 from server.http.answers import invalid, json, refusal
+from server.http.asking import Handler, run_of, signed_in
 from server.http.sign_in import COOKIE, LOCAL_USER, SESSION_SECONDS, Refused, SignIn
-from server.ports import RunRecord, Store, StoreUnavailable, Trees
+from server.ports import RunRecord, Store, Trees
 from server.runs.launch import Launcher, LaunchRequest
 from server.runs.runner import Runner
 
@@ -28,7 +28,6 @@ LIST_LIMIT = 100
 KEY_LIMIT = 200
 
 T = TypeVar("T")
-Handler = Callable[[Request, UserId], Awaitable[Response]]
 
 
 class SessionBody(Struct, frozen=True):
@@ -80,7 +79,7 @@ class Rest:
             ("POST", "/api/projects", self.add_project),
         ]
         routes = [
-            Route(path, self._signed_in(handler), methods=[method])
+            Route(path, signed_in(self._sign_in, handler), methods=[method])
             for method, path, handler in table
         ]
         return [*routes, Route("/api/session", self._open_session, methods=["POST"])]
@@ -155,10 +154,7 @@ class Rest:
         return report
 
     async def _run_of(self, request: Request, user: UserId) -> RunRecord:
-        run_id = request.path_params["id"]
-        if not is_uuid(run_id):
-            raise _InvalidId
-        return await visible_run(self._store, user, RunId(run_id))
+        return await run_of(self._store, request, user)
 
     # --- plans, flows, projects -----------------------------------------------------------------
 
@@ -200,36 +196,10 @@ class Rest:
         )
         return response
 
-    def _signed_in(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-        """Every route: sign in first, then answer; every refusal has its shape."""
-
-        async def answer(request: Request) -> Response:
-            try:
-                user = self._sign_in.identify(
-                    request.headers, request.cookies, unsafe=request.method != "GET"
-                )
-                return await handler(request, user)
-            except _InvalidId:
-                return json({"error": "invalid id"}, 400)
-            except InvalidRequest as error:
-                return invalid(error)
-            except StoreUnavailable as error:
-                return refusal(ProtocolError(ErrorCode.STORE_UNAVAILABLE, str(error)))
-            except ProtocolError as error:
-                if error.code is ErrorCode.NOT_FOUND and error.field == "run_id":
-                    return json({"error": "run not found"}, 404)
-                return refusal(error)
-
-        return answer
-
     def _unknown_flow(self, error: ProtocolError) -> Response:
         known = sorted(info.name for info in self._catalogue.infos())
         body = {"error": error.code.value, "message": error.message, "known_flows": known}
         return json(body, 422)
-
-
-class _InvalidId(Exception):
-    """The id in the path is no UUID."""
 
 
 def _key(request: Request) -> str | None:

@@ -8,8 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.commands import Band
-from protocol.rest import InvalidRequest, LaunchBody, parse_launch, parse_list_query
+from protocol.commands import Band, Cursor, Detail
+from protocol.rest import (
+    InvalidRequest,
+    LaunchBody,
+    LogQuery,
+    parse_launch,
+    parse_list_query,
+    parse_log_query,
+)
 
 PROJECT = "6f1c2d3e-4b5a-4968-8776-95a4b3c2d1e0"
 BODY: dict[str, Any] = {
@@ -198,3 +205,32 @@ def test_what_msgspec_refuses_has_the_same_shape() -> None:
     nested = {**BODY, "input": 1}
     assert list(refused(json.dumps(nested).encode()).field_errors) == ["input"]
     assert refused(b"[]").form_errors == ["Expected `object`, got `array`"]
+
+
+# --- GET /api/runs/{id}/events -------------------------------------------------------------------
+
+
+def test_an_empty_query_starts_at_the_beginning() -> None:
+    assert parse_log_query({}, None) == LogQuery()
+    assert parse_log_query({"later": "1"}, "") == LogQuery()
+
+
+def test_the_header_is_younger_than_the_address() -> None:
+    query = parse_log_query({"after": "1:2", "detail": "outline"}, "2:30")
+    assert query == LogQuery(after=Cursor(gen=2, seq=30), detail=Detail.OUTLINE)
+
+
+@given(st.text())
+def test_a_text_is_a_cursor_only_as_an_event_has_it(text: str) -> None:
+    try:
+        query = parse_log_query({"after": text}, None)
+    except InvalidRequest as error:
+        assert list(error.field_errors) == ["after"]
+    else:
+        assert query.after is not None
+        assert f"{query.after.gen}:{query.after.seq}" == text
+
+
+@given(st.integers(1, 10**15 - 1), st.integers(0, 10**15 - 1))
+def test_every_cursor_is_read(gen: int, seq: int) -> None:
+    assert parse_log_query({}, f"{gen}:{seq}").after == Cursor(gen=gen, seq=seq)

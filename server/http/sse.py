@@ -1,0 +1,242 @@
+"""The twin of the socket for one run: the same frames as server-sent events.
+
+It reads through the socket's own `Delivery`, so that both keep the same promises. The `id` of an
+event is the cursor that a reader has once it took the event, `gen:seq`: a stored frame, and what
+moves the cursor (`flow_run_subscribed`, `flow_run_reset`), have one. Other events have none.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+from msgspec import Struct
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from protocol.codec import encode_frame
+from protocol.commands import Subscribe
+from protocol.connection import Connection
+from protocol.errors import ErrorCode, ProtocolError
+from protocol.frames import (
+    ControlFrame,
+    FlowRunDraining,
+    FlowRunFinished,
+    FlowRunReset,
+    FlowRunSubscribed,
+)
+from protocol.ids import Seq, UserId
+from protocol.rest import LogQuery, parse_log_query
+from server.channel.delivery import Delivery
+from server.channel.websocket import DRAIN_RETRY_MS, DRAIN_SECONDS, LIMITS
+from server.http.asking import run_of, signed_in
+from server.http.sign_in import Refused, SignIn
+from server.http.streamed import Outlet, Streamed
+from server.ports import Clock, Hub, LogEntry, RunRecord, Store
+
+HEARTBEAT = b": heartbeat\n\n"
+CHUNK_BYTES = 64 * 1024
+"""Of events that are written at once."""
+HEADERS = {"content-type": "text/event-stream; charset=utf-8", "x-accel-buffering": "no"}
+
+
+class Events:
+    """Every open event stream of this server."""
+
+    def __init__(self, *, store: Store, hub: Hub, clock: Clock, sign_in: SignIn) -> None:
+        self._store = store
+        self._hub = hub
+        self._clock = clock
+        self._sign_in = sign_in
+        self._open: dict[Stream, UserId] = {}
+        self._draining = False
+
+    def routes(self) -> list[Route]:
+        handler = signed_in(self._sign_in, self.events)
+        return [Route("/api/runs/{id}/events", handler, methods=["GET"])]
+
+    async def events(self, request: Request, user: UserId) -> ASGIApp:
+        """204 tells an EventSource that the run has ended and that it has everything: without it,
+        it would come back for ever."""
+        record = await run_of(self._store, request, user)
+        query = parse_log_query(request.query_params, request.headers.get("last-event-id"))
+        self._check_room(user)
+        stream = Stream(record, query, store=self._store, hub=self._hub, clock=self._clock)
+        self._open[stream] = user
+        try:
+            await stream.open()
+        except BaseException:
+            self._release(stream)
+            raise
+        if stream.nothing_left:
+            self._release(stream)
+            return Response(status_code=204)
+        return Streamed(stream.write, headers=HEADERS, release=lambda: self._release(stream))
+
+    async def drain(self) -> None:
+        """Tell every reader that the server stops, and end its stream; abort what is left."""
+        self._draining = True
+        streams = list(self._open)
+        for stream in streams:
+            stream.stop()
+        waiting = [asyncio.ensure_future(stream.ended.wait()) for stream in streams]
+        if waiting:
+            _, late = await asyncio.wait(waiting, timeout=DRAIN_SECONDS)
+            for task in late:
+                task.cancel()
+        for stream in list(self._open):
+            stream.abort()
+
+    def _check_room(self, user: UserId) -> None:
+        if self._draining:
+            raise Refused(503, ErrorCode.BUSY, "the server is stopping", hint="come back soon")
+        if list(self._open.values()).count(user) >= LIMITS.sockets:
+            raise ProtocolError(
+                ErrorCode.RATE_LIMITED, "too many open event streams", hint="close some of them"
+            )
+
+    def _release(self, stream: "Stream") -> None:
+        self._open.pop(stream, None)
+        stream.close()
+
+
+class Stream:
+    """One reader of one run: a cursor, and no queue."""
+
+    def __init__(
+        self, record: RunRecord, query: LogQuery, *, store: Store, hub: Hub, clock: Clock
+    ) -> None:
+        self._record = record
+        self._run_id = record.run.id
+        self._query = query
+        self._store = store
+        self._hub = hub
+        self._clock = clock
+        self._wake = asyncio.Event()
+        self._connection = Connection(LIMITS, now=clock.monotonic())
+        self._delivery = Delivery(self._connection, store=store, hub=hub, wake=self._wake.set)
+        self._answer: FlowRunSubscribed | FlowRunReset | None = None
+        self._outlet: Outlet | None = None
+        self._last: Seq | None = None
+        """The last frame of the log, when the run had ended as the stream was opened."""
+        self._finished = False
+        self._stopping = False
+        self._beat_due = False
+        self.ended = asyncio.Event()
+
+    async def open(self) -> None:
+        """Register, and read where to start; nothing that is published from here on is missed."""
+        after, detail = self._query.after, self._query.detail
+        command = Subscribe(id="events", run_id=self._run_id, after=after, detail=detail)
+        self._answer, begin = await self._delivery.follow(self._record, command)
+        begin()
+        # Read after the registration: an end that this does not see is yet to be published.
+        latest = await self._store.get(self._run_id)
+        if latest is not None and latest.run.status.terminal:
+            log = await self._store.log(self._run_id)
+            self._last = log.head if log is not None else None
+
+    @property
+    def nothing_left(self) -> bool:
+        """Whether the reader's cursor is the end of an ended run."""
+        after, answer = self._query.after, self._answer
+        if after is None or not isinstance(answer, FlowRunSubscribed):
+            return False
+        return after.seq == answer.after == self._last
+
+    async def write(self, outlet: Outlet) -> None:
+        """Write events until the run has ended, or the server stops."""
+        assert self._answer is not None
+        self._outlet = outlet
+        await self._tell(self._answer)
+        async with asyncio.TaskGroup() as group:
+            beating = group.create_task(self._beat())
+            while not (self._over or self._stopping):
+                await self._wake.wait()
+                self._wake.clear()
+                await self._pump(outlet)
+            beating.cancel()
+        if not self._over:
+            retry = f"retry: {DRAIN_RETRY_MS}\n".encode()
+            draining = encode_frame(FlowRunDraining(retry_after_ms=DRAIN_RETRY_MS))
+            await outlet.write(retry + event(draining))
+
+    def stop(self) -> None:
+        """End the stream after the page under way."""
+        self._stopping = True
+        self._wake.set()
+
+    def abort(self) -> None:
+        if self._outlet is not None:
+            self._outlet.abort()
+
+    def close(self) -> None:
+        self._delivery.close()
+        # A registration whose answer never came is not the delivery's to forget.
+        self._hub.forget(self._run_id, self._wake.set)
+        self.ended.set()
+
+    @property
+    def _over(self) -> bool:
+        sent = self._connection.following[self._run_id].sent
+        return self._finished or (self._last is not None and sent >= self._last)
+
+    async def _pump(self, outlet: Outlet) -> None:
+        if self._beat_due:
+            self._beat_due = False
+            await outlet.write(HEARTBEAT)
+        while await self._delivery.pump(self._send, self._tell) and not self._stopping:
+            pass
+
+    async def _beat(self) -> None:
+        while True:
+            await self._clock.sleep(LIMITS.heartbeat_seconds)
+            self._beat_due = True
+            self._wake.set()
+
+    async def _send(self, entries: Sequence[LogEntry]) -> None:
+        assert self._outlet is not None
+        chunk: list[bytes] = []
+        size = 0
+        for entry in entries:
+            chunk.append(event(entry.data, id=self._id(entry.seq)))
+            size += len(entry.data)
+            if size >= CHUNK_BYTES:
+                await self._outlet.write(b"".join(chunk))
+                chunk, size = [], 0
+        if chunk:
+            await self._outlet.write(b"".join(chunk))
+        self._finished = ends(entries[-1])
+
+    async def _tell(self, frame: ControlFrame) -> None:
+        assert self._outlet is not None
+        id = None
+        if isinstance(frame, FlowRunSubscribed):
+            id = self._id(frame.after)
+        elif isinstance(frame, FlowRunReset):
+            id = self._id(frame.head)
+        await self._outlet.write(event(encode_frame(frame), id=id))
+
+    def _id(self, seq: Seq) -> str:
+        assert self._answer is not None
+        return f"{self._answer.gen}:{seq}"
+
+
+def event(data: bytes, *, id: str | None = None) -> bytes:
+    """One event. A frame is one line of JSON, so it is one `data` field."""
+    head = b"" if id is None else f"id: {id}\n".encode()
+    return head + b"data: " + data + b"\n\n"
+
+
+class _Kind(Struct, frozen=True):
+    type: str
+
+
+_KIND = msgspec.json.Decoder(_Kind)
+_LAST = FlowRunFinished.__struct_config__.tag
+
+
+def ends(entry: LogEntry) -> bool:
+    """Whether a frame is the last of its run."""
+    return entry.outline and _KIND.decode(entry.data).type == _LAST
