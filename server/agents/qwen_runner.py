@@ -91,6 +91,7 @@ class QwenRunner:
         self._found = Found(reason="containment is switched off")
         self._examined_at: float | None = None
         self._one_at_a_time = asyncio.Lock()
+        self._trying: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         reaped = await asyncio.to_thread(reap_orphans, self._data)
@@ -99,9 +100,27 @@ class QwenRunner:
         if not self._keep:
             await asyncio.to_thread(shutil.rmtree, self._data / "attempts", ignore_errors=True)
         await self._relay.start()
+        self._trying = asyncio.create_task(self._try_containment(), name="containment")
 
     async def stop(self) -> None:
+        if self._trying is not None:
+            self._trying.cancel()
+            await asyncio.wait([self._trying])
         await self._relay.stop()
+
+    async def _try_containment(self) -> None:
+        """At the start, beside it: what is missing is said before anybody launches."""
+        try:
+            found = await self.containment()
+        except AgentUnavailable as error:
+            log.warning("agent_unavailable", reason=error.reason, hint=error.hint)
+            return
+        if not found.complete:
+            levels, required = [level.value for level in found.levels], self._guards.required
+            hint = found.hint
+            log.warning(
+                "not_contained", levels=levels, required=required, why=found.reason, hint=hint
+            )
 
     async def check(self) -> str:
         installed = await self._installation()

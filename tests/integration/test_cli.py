@@ -24,6 +24,9 @@ class Ended(NamedTuple):
     err: str
 
 
+ROOT = Path(__file__).parents[2]
+
+
 class Podium:
     """Runs podium with a data and a settings directory of the test's own, and no endpoint."""
 
@@ -36,6 +39,8 @@ class Podium:
             **kept,
             "XDG_CONFIG_HOME": str(place / "config"),
             "XDG_DATA_HOME": str(place / "share"),
+            # This checkout's code, whatever is installed.
+            "PYTHONPATH": str(ROOT),
         }
 
     async def start(self, *words: str) -> asyncio.subprocess.Process:
