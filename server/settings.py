@@ -5,7 +5,7 @@ the values mean together is checked by `guards.py`.
 """
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -181,6 +181,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return _source_of(self.sources, key)
 
 
+STRENGTHS = ("off", "auto", "required")
+"""Of the containment, the weakest first."""
 ENVIRONMENT = {
     "PODIUM_HOST": "host",
     "PODIUM_PORT": "port",
@@ -219,8 +221,10 @@ def load(
     values: dict[str, Any] = {"data": str(default_data())}
     sources: dict[str, str] = {}
     _take(values, sources, _from_file(path, problems, needed=file is not None), str(path))
+    asked = values.get("containment")
     _take_environment(values, sources, environment, problems)
     _take(values, sources, {k: v for k, v in flags.items() if v is not None}, FLAGS)
+    problems += _loosened(asked, values.get("containment"), str(path), sources)
     # Empty is not the folder that podium happens to be started in, which may be a project.
     values["data"] = values["data"] or str(default_data())
     settings = _Conversion(sources, str(path), problems).settings(values)
@@ -251,6 +255,16 @@ def _take(
     """Later sources win key by key."""
     values.update(found)
     sources.update(dict.fromkeys(found, source))
+
+
+def _loosened(asked: Any, given: Any, file: str, sources: Mapping[str, str]) -> Iterator[str]:
+    """Later sources win, but no variable and no flag takes away a guard that the file asks for."""
+    known = asked in STRENGTHS and given in STRENGTHS
+    if known and STRENGTHS.index(given) < STRENGTHS.index(asked):
+        yield (
+            f"{sources['containment']}: containment: `{given}` is less than `{asked}` in {file};"
+            " change it there if that is what you want"
+        )
 
 
 def _take_environment(

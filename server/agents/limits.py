@@ -27,6 +27,8 @@ TASKS_PER_PROCESS = 16
 KILL_GRACE = 5
 """CPU seconds between the signal that says why and the one that ends."""
 FILES = 4_096
+INODE_BYTES = 1_024
+"""What the kernel keeps of a file in memory beside its content, with its name."""
 OUT_OF_MEMORY = ("heap out of memory", "process out of memory", "llocation failed")
 """V8's last words, before it ends itself with SIGABRT or SIGTRAP."""
 
@@ -206,7 +208,9 @@ def _kept_in_memory(pid: int, mounts: Sequence[Path]) -> int:
             room = os.statvfs(f"/proc/{pid}/root{place}")
         except OSError:
             continue
+        # An empty file takes no block, and yet the kernel keeps its inode.
         used += (room.f_blocks - room.f_bfree) * room.f_frsize
+        used += (room.f_files - room.f_ffree) * INODE_BYTES
     return used
 
 

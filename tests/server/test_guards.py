@@ -171,6 +171,33 @@ def test_no_source_gets_around_a_guard(tmp_path: Path) -> None:
     assert "listens beyond loopback" in by_host
 
 
+@pytest.mark.parametrize(
+    ("asked", "given", "refused"),
+    [
+        ("required", "auto", True),
+        ("required", "off", True),
+        ("auto", "off", True),
+        ("auto", "required", False),
+        ("off", "auto", False),
+        ("required", "required", False),
+    ],
+)
+def test_no_variable_and_no_flag_takes_away_what_the_file_asks_for(
+    tmp_path: Path, asked: str, given: str, refused: bool
+) -> None:
+    file = written(tmp_path, f'containment = "{asked}"\n')
+    by_variable: tuple[dict[str, object], dict[str, str]] = ({}, {"PODIUM_CONTAINMENT": given})
+    by_flag: tuple[dict[str, object], dict[str, str]] = ({"containment": given}, {})
+    for flags, environment in (by_variable, by_flag):
+        if not refused:
+            assert load(flags, environment, file=file).containment == given
+            continue
+        (found,) = problems(flags, environment, file)
+        assert f"`{given}` is less than `{asked}` in {file}" in found
+    # Where the file says nothing, both may.
+    assert load({"containment": given}, {}, file=written(tmp_path, LOCAL)).containment == given
+
+
 @pytest.mark.parametrize("secret", ['api_key = "k"', f'token = "{"t" * 16}"'])
 def test_a_secret_that_others_can_read_is_refused(tmp_path: Path, secret: str) -> None:
     text = f"{secret}\n{LOCAL}" if "token" in secret else f"{LOCAL}{secret}\n"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from server.agents import limits as limits_module
 from server.agents.cage import PLACES, Found
 from server.agents.limits import MIB, Limits, Load, family, judge, limited, measure, named
 from tests.fakes.scripted import allowed, scripted, until
@@ -75,6 +76,23 @@ async def test_the_same_within_its_limits_goes_on(tmp_path: Path, script: str) -
         ended = await here.run(script.replace("SECONDS", "2.5"), found=None)
         assert ended.exceeded is None
         assert ended.exit_code == 0, here.errors()
+
+
+@pytest.mark.parametrize("found", ["contained"], indirect=True)
+@pytest.mark.parametrize("counted", [True, False])
+async def test_files_in_memory_count_also_when_they_are_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: Found | None, counted: bool
+) -> None:
+    if not counted:  # the negative control
+        monkeypatch.setattr(limits_module, "INODE_BYTES", 0)
+    script = """
+        const fs = require('node:fs');
+        for (let n = 0; n < 120000; n++) fs.mkdirSync(`${process.env.HOME}/${n}`);
+        setTimeout(() => {}, 3000);
+    """
+    async with scripted(tmp_path) as here:
+        ended = await here.run(script, found=found, limits=Limits(memory_mib=150))
+    assert (ended.exceeded is not None) is counted
 
 
 # --- the kernel's limits of each process --------------------------------------------------------
