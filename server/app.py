@@ -133,6 +133,7 @@ def _assemble(
         sign_in=sign_in,
         clock=rooms.clock,
         build=__version__,
+        stall_seconds=settings.stall_seconds,
     )
     rest = Rest(
         store=rooms.store,
