@@ -138,6 +138,9 @@ class _Peer(asyncio.Transport):
     def get_write_buffer_size(self) -> int:
         return self.waiting
 
+    def can_write_eof(self) -> bool:
+        return False
+
     def is_closing(self) -> bool:
         return self.closed or self.aborted
 

@@ -134,10 +134,14 @@ class PaneProtocol(WebSocketsSansIOProtocol):
         self.close_sent = True
         self.stop_keepalive()
         if close is None or not self.writable.is_set():
-            # Refused before it was accepted, or it does not read: nothing can be said to it.
+            # Refused before it was accepted, or it does not read: nothing can be said to it. Who is
+            # about to accept it learns at once that it has gone.
+            self.disconnected = True
             self.transport.abort()
             return
         self.transport.write(b"".join(self.conn.data_to_send()))
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
         if self.read_paused:
             self.read_paused = False
             self.transport.resume_reading()
