@@ -156,6 +156,9 @@ class PaneProtocol(WebSocketsSansIOProtocol):
         await super().send(message)
         if message["type"] == "websocket.close" and self.close_timer is not None:
             self._free_in(self.close_timeout)
+        elif message["type"] == "websocket.http.response.body" and self.close_sent:
+            # A refusal completes a handshake, too; else each stranger is an error in the log.
+            self.handshake_complete = True
 
     def on_task_complete(self, task: asyncio.Task[None]) -> None:
         """The application has let go: what the peer never takes must not hold the socket."""

@@ -72,12 +72,12 @@ class RawPeer:
                 return message
 
     async def ended(self) -> None:
-        """Read, and throw away, until the server has ended the connection."""
+        """Read, and throw away, until the server has ended its side; then end ours."""
         try:
             while True:
                 await self.read()
         except ConnectionError:
-            return
+            self.socket.close()
 
     def reset(self) -> None:
         """Vanish without a word, as a process that is killed."""

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.exceptions import ConnectionClosed
+from uvicorn.server import ServerState
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from protocol.frames import FlowRunStepTool, ToolStatus
 from protocol.ids import Seq
@@ -20,11 +21,12 @@ from server import serve
 from server.channel import websocket as channel
 from server.channel import ws_protocol
 from server.channel.outbox import LOOKS, FramedOutbox, Stalled
+from server.channel.ws_check import HANDSHAKE, _Peer
 from server.channel.ws_protocol import PaneProtocol
 from server.ports import AgentOrder, AgentResult, Emit
 from server.settings import Settings
 from tests.fakes.agent import FakeAgent
-from tests.server.harness import WAIT_SECONDS, House, Socket, house
+from tests.server.harness import TOKEN, WAIT_SECONDS, House, Socket, house
 from tests.server.raw_peer import (
     CLOSE,
     CONTINUATION,
@@ -398,6 +400,7 @@ async def test_a_peer_that_says_goodbye_and_does_not_read_is_freed(
     """uvicorn closes its end, which waits for what the peer never takes."""
     free_in = PaneProtocol._free_in
     monkeypatch.setattr(PaneProtocol, "_free_in", lambda it, seconds: free_in(it, seconds / 50))
+    monkeypatch.setattr(channel, "CLOSE_SECONDS", 0.2)
     agent = Talker()
     async with (
         house(tmp_path, agent=agent, stall_seconds=600.0) as home,
@@ -544,20 +547,36 @@ async def test_pings_and_closes_are_answered(path: str, tmp_path: Path, watch: W
     assert closed.value.rcvd.code == 1012
 
 
+@pytest.mark.parametrize("token", [TOKEN, "wrong"])
 async def test_bad_bytes_before_the_socket_is_accepted_are_no_traceback(
-    tmp_path: Path, watch: Watch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, token: str
 ) -> None:
+    """They come right behind the handshake, before the application has run."""
+    handshake = HANDSHAKE.replace(b"GET /", b"GET /api/ws").replace(b"Host: x", b"Host: 127.0.0.1")
+    signed = handshake[:-2] + f"Authorization: Bearer {token}\r\n\r\n".encode()
     async with house(tmp_path) as home:
-        reader, writer = await asyncio.open_connection("127.0.0.1", int(home.url.split(":")[-1]))
-        writer.write(
-            b"GET /api/ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
-            b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-            b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n" + fragments(100)
-        )
-        await watch.until(lambda: len(watch.lost) == 1)
-        writer.close()
+        protocol, peer = PaneProtocol(home.server.config, ServerState(), {}), _Peer()
+        protocol.connection_made(peer)
+        protocol.data_received(signed)
+        protocol.data_received(fragments(100))
+        assert peer.aborted
+        await asyncio.wait(protocol.tasks)
+        protocol.connection_lost(None)
+    assert not peer.written
     assert [it for it in caplog.records if it.levelno >= logging.WARNING] == []
-    del reader
+
+
+async def test_a_stranger_that_is_refused_leaves_no_error_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uvicorn's own takes a refusal with an answer for an application that forgot to answer."""
+    for expected in (0, 1):
+        async with house(tmp_path) as home:
+            with pytest.raises(InvalidStatus):
+                async with home.socket(Authorization="Bearer wrong"):
+                    pass
+        assert len([it for it in caplog.records if it.levelno >= logging.ERROR]) == expected
+        without_extension(monkeypatch)
 
 
 # --- the start ------------------------------------------------------------------------------------
