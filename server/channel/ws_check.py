@@ -95,14 +95,14 @@ async def _invalid_text() -> None:
         _refused(protocol, peer, 1007)
 
 
-def _refused(protocol: PaneProtocol, peer: "_Peer", code: int) -> None:
+def _refused(protocol: PaneProtocol, peer: "SilentPeer", code: int) -> None:
     said = bytes(peer.written)
     _expect(said[:1] == b"\x88" and said[2:4] == code.to_bytes(2), f"no refusal with {code}")
     _expect(not protocol.frames, "refused fragments are kept")
     _expect(protocol.close_timer is not None and not peer.closed, "a refusal does not linger")
 
 
-def _ping(protocol: PaneProtocol, peer: "_Peer", *, answered: bool) -> None:
+def _ping(protocol: PaneProtocol, peer: "SilentPeer", *, answered: bool) -> None:
     peer.written.clear()
     protocol.data_received(_masked(0x89, b"ping"))
     _expect((bytes(peer.written) == b"\x8a\x04ping") is answered, "pings are answered otherwise")
@@ -122,7 +122,7 @@ def _expect(holds: bool, otherwise: str) -> None:
         raise _Unfit(otherwise)
 
 
-class _Peer(asyncio.Transport):
+class SilentPeer(asyncio.Transport):
     """The transport of a peer that is not there; it keeps what is written."""
 
     def __init__(self) -> None:
@@ -156,7 +156,7 @@ class _Peer(asyncio.Transport):
 
 
 @asynccontextmanager
-async def _connection() -> AsyncIterator[tuple[PaneProtocol, _Peer]]:
+async def _connection() -> AsyncIterator[tuple[PaneProtocol, SilentPeer]]:
     """An accepted connection, and its end without a trace."""
     accepted: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
@@ -170,7 +170,7 @@ async def _connection() -> AsyncIterator[tuple[PaneProtocol, _Peer]]:
 
     config = uvicorn.Config(app, log_config=None, lifespan="off", ws_per_message_deflate=False)
     config.load()
-    protocol, peer = PaneProtocol(config, ServerState(), {}), _Peer()
+    protocol, peer = PaneProtocol(config, ServerState(), {}), SilentPeer()
     protocol.connection_made(peer)
     try:
         protocol.data_received(HANDSHAKE)

@@ -21,7 +21,7 @@ from server import serve
 from server.channel import websocket as channel
 from server.channel import ws_protocol
 from server.channel.outbox import LOOKS, FramedOutbox, Stalled
-from server.channel.ws_check import HANDSHAKE, _Peer
+from server.channel.ws_check import HANDSHAKE, SilentPeer
 from server.channel.ws_protocol import PaneProtocol
 from server.ports import AgentOrder, AgentResult, Emit
 from server.settings import Settings
@@ -555,7 +555,7 @@ async def test_bad_bytes_before_the_socket_is_accepted_are_no_traceback(
     handshake = HANDSHAKE.replace(b"GET /", b"GET /api/ws").replace(b"Host: x", b"Host: 127.0.0.1")
     signed = handshake[:-2] + f"Authorization: Bearer {token}\r\n\r\n".encode()
     async with house(tmp_path) as home:
-        protocol, peer = PaneProtocol(home.server.config, ServerState(), {}), _Peer()
+        protocol, peer = PaneProtocol(home.server.config, ServerState(), {}), SilentPeer()
         protocol.connection_made(peer)
         protocol.data_received(signed)
         protocol.data_received(fragments(100))
