@@ -27,3 +27,8 @@ def seconds(values: Sequence[float]) -> str:
 def millis(values: Sequence[float]) -> str:
     middle, low, high = statistics.median(values), min(values), max(values)
     return f"{middle * 1000:.0f} ms ({low * 1000:.0f}–{high * 1000:.0f})"
+
+
+def shares(values: Sequence[float]) -> str:
+    middle, low, high = statistics.median(values), min(values), max(values)
+    return f"{middle:.2f} × ({low:.2f}–{high:.2f}), {len(values)} passes"

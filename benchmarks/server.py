@@ -1,7 +1,6 @@
 """A podium in this process whose agent is the stand-in writer; all the rest is the real thing."""
 
 import asyncio
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +14,7 @@ from server.agents.installation import Installation
 from server.agents.qwen_runner import QwenRunner
 from server.app import opened
 from server.ports import ModelEndpoint, Probe
+from server.serve import configured, listen
 from server.settings import EndpointSettings, Settings
 from server.world import SystemClock
 
@@ -38,16 +38,13 @@ class Writer(QwenRunner):
 async def stand_in(data: Path, project: Path, *, model: str) -> AsyncIterator[Bench]:
     data.mkdir()
     endpoint = EndpointSettings(base_url="http://127.0.0.1:9/v1", model=model)
-    settings = Settings(data=str(data), token=TOKEN, endpoints={"default": endpoint})
+    settings = Settings(data=str(data), port=0, token=TOKEN, endpoints={"default": endpoint})
     script = Path(__file__).with_name("writer.py")
     installed = Installation(Path(sys.executable), script, "0.24.4")
     agent = Writer(data, clock=SystemClock(), installed=installed)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with listen(settings) as listener:
         async with opened(settings, token=TOKEN, projects=[project], agent=agent) as podium:
-            config = uvicorn.Config(
-                podium.app, log_level="critical", lifespan="off", ws="websockets-sansio"
-            )
-            server = uvicorn.Server(config)
+            server = uvicorn.Server(await configured(podium.app))
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             yield Bench(url, TOKEN)

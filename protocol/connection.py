@@ -137,6 +137,13 @@ class Following:
                 self._shown = entry.seq
                 yield entry
 
+    def take_all(self, last: Seq, shown: Seq | None) -> None:
+        """Take what was made ready for exactly this cursor, up to `last`; `shown` is the last frame
+        in it, None when this detail shows none of it."""
+        self.sent = last
+        if shown is not None:
+            self._shown = shown
+
     def skip_to(self, seq: Seq) -> None:
         """An outline read found nothing more to show up to here."""
         self.sent = Seq(max(self.sent, seq))

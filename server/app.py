@@ -139,6 +139,7 @@ def _assemble(
         clock=rooms.clock,
         build=__version__,
         beside=[events.drain],
+        stall_seconds=settings.stall_seconds,
     )
     rest = Rest(
         store=rooms.store,

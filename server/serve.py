@@ -12,10 +12,13 @@ from pathlib import Path
 
 import click
 import uvicorn
+from starlette.types import ASGIApp
 
 from protocol.errors import ProtocolError
 from server import logs
 from server.app import Podium, opened
+from server.channel.ws_check import misfit
+from server.channel.ws_protocol import PaneProtocol
 from server.http.sign_in import local_token
 from server.local import ServerFile
 from server.logs import logger
@@ -40,7 +43,7 @@ async def serve(settings: Settings, *, projects: Sequence[str], with_parent: boo
     try:
         settings.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         token = local_token(settings)
-        listener = _listen(settings)
+        listener = listen(settings)
         paths = [Path(path) for path in projects]
         with listener:
             async with opened(settings, token=token, projects=paths) as podium:
@@ -58,18 +61,7 @@ async def serve(settings: Settings, *, projects: Sequence[str], with_parent: boo
 async def _serve(
     settings: Settings, podium: Podium, listener: socket.socket, *, token: str, with_parent: bool
 ) -> None:
-    config = uvicorn.Config(
-        podium.app,
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        ws="websockets-sansio",
-        ws_max_size=MAX_MESSAGE,
-        ws_per_message_deflate=False,
-        timeout_graceful_shutdown=GRACE_SECONDS,
-        server_header=False,
-    )
-    server = Server(config, podium)
+    server = Server(await configured(podium.app), podium)
     url = settings.public_url or _address(settings, listener)
     place = ServerFile(
         url=_address(settings, listener),
@@ -87,6 +79,25 @@ async def _serve(
             await server.serve(sockets=[listener])
         finally:
             ServerFile.remove(settings.directory)
+
+
+async def configured(app: ASGIApp, *, grace_seconds: int = GRACE_SECONDS) -> uvicorn.Config:
+    """uvicorn as podium runs it. Where our WebSocket protocol does not fit the uvicorn that is
+    installed, its own is used: all works, for more CPU time, and stalled sockets stay open."""
+    fault = await misfit()
+    if fault is not None:
+        log.warning("websocket_fallback", reason=fault, uvicorn=uvicorn.__version__)
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        ws=PaneProtocol if fault is None else "websockets-sansio",
+        ws_max_size=MAX_MESSAGE,
+        ws_per_message_deflate=False,
+        timeout_graceful_shutdown=grace_seconds,
+        server_header=False,
+    )
 
 
 class Server(uvicorn.Server):
@@ -138,10 +149,12 @@ class Server(uvicorn.Server):
             loop.remove_reader(0)
 
 
-def _listen(settings: Settings) -> socket.socket:
+def listen(settings: Settings) -> socket.socket:
     """A bound socket; listening begins when everything is ready."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio sets TCP_NODELAY only on sockets that say that they are TCP; without it a small write
+    # behind another one waits up to 40 ms for the peer's delayed acknowledgement.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))

@@ -127,6 +127,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Folders below which a project may lie; empty: anywhere, for a single user on loopback."""
     keep_attempts: bool = False
     """Keep each attempt's files, for looking into a failure."""
+    stall_seconds: Seconds = 10.0
+    """How long a client's socket may take nothing of what is sent before it is freed."""
     frames_days: Annotated[int, Meta(ge=1, le=3_650)] = 30
     """How long the frames of an ended run are kept."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

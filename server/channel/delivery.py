@@ -1,25 +1,20 @@
 """From the log to one socket: each subscription is a cursor that reads the ring or the log."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 
 from protocol.commands import Subscribe
 from protocol.connection import Connection, Following, LogState, start_after
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.frames import (
-    ControlFrame,
     FlowRunHeartbeat,
     FlowRunLagging,
     FlowRunReset,
     FlowRunSubscribed,
 )
 from protocol.ids import RunId, Seq
-from server.ports import Hub, LogEntry, LogHead, RunRecord, Store
-
-PAGE = 500
-"""Frames of one read of the log; the store bounds it by bytes too."""
-
-SendControl = Callable[[ControlFrame], Awaitable[None]]
-SendEntries = Callable[[Sequence[LogEntry]], Awaitable[None]]
+from server.channel.framing import PAGE_FRAMES, batch_of
+from server.channel.outbox import Outbox
+from server.ports import Batch, Hub, LogHead, RunRecord, Store
 
 
 class Delivery:
@@ -77,44 +72,47 @@ class Delivery:
         for run_id in list(self._connection.following):
             self.unfollow(run_id)
 
-    async def pump(self, send: SendEntries, control: SendControl) -> bool:
-        """Send one page of every subscription in turn; True when more may be there already."""
+    async def pump(self, outbox: Outbox) -> bool:
+        """Put one page of every subscription into the outbox in turn, flushing it when it is full;
+        True when more may be there already."""
         more = False
         for run_id, following in list(self._connection.following.items()):
-            more |= await self._pump_one(run_id, following, send, control)
+            more |= await self._pump_one(run_id, following, outbox)
+            if outbox.full:
+                await outbox.flush()
         return more
 
-    async def _pump_one(
-        self, run_id: RunId, following: Following, send: SendEntries, control: SendControl
-    ) -> bool:
-        entries = self._hub.after(run_id, following.sent)
-        if entries is None:
-            entries = await self._from_log(run_id, following, control)
+    async def _pump_one(self, run_id: RunId, following: Following, outbox: Outbox) -> bool:
+        batch = self._hub.after(run_id, following.sent, outline=following.outline)
+        if batch is None:
+            # What is ready does not wait for the disk.
+            await outbox.flush()
+            batch = await self._from_log(run_id, following, outbox)
         else:
             self._lagging.discard(run_id)
-        page = list(following.take(entries[:PAGE]))
-        if page:
-            await send(page)
+            following.take_all(batch.last, batch.shown)
+        outbox.batch(batch)
         caught_up = following.caught_up(run_id)
         if caught_up is not None:
-            await control(caught_up)
-        return len(entries) > 0
+            outbox.control(caught_up)
+        return batch.cut
 
-    async def _from_log(
-        self, run_id: RunId, following: Following, control: SendControl
-    ) -> Sequence[LogEntry]:
+    async def _from_log(self, run_id: RunId, following: Following, outbox: Outbox) -> Batch:
         """A page from the log; a reader that fell out of the ring is told so, once."""
+        sent = following.sent
         # Read before the page: what is committed in between must not be skipped.
         head = (await self._log(run_id)).head
         entries = await self._store.read(
-            run_id, after=following.sent, limit=PAGE, outline=following.outline
+            run_id, after=following.sent, limit=PAGE_FRAMES, outline=following.outline
         )
         if not entries and following.outline:
             following.skip_to(head)
         if entries and following.live and run_id not in self._lagging:
             self._lagging.add(run_id)
-            await control(FlowRunLagging(run_id=run_id, behind=head - following.sent))
-        return entries
+            outbox.control(FlowRunLagging(run_id=run_id, behind=head - following.sent))
+        page = list(following.take(entries))
+        # Only an empty page says that the log has ended.
+        return batch_of(sent, page, outline=following.outline, cut=bool(entries))
 
     async def heartbeat(self, at: str) -> FlowRunHeartbeat:
         """The head of every followed run, so that a loss at a quiet tail is found."""

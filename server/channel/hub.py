@@ -1,11 +1,11 @@
 """The hub of one process: a ring of ready-made frames per live run. The log is the record."""
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
 
 from protocol.ids import RunId, Seq
-from server.ports import LogEntry
+from server.channel.framing import batch_of, page_of
+from server.ports import Batch, LogEntry
 
 RING_FRAMES = 4_096
 RING_BYTES = 4 * 1024 * 1024
@@ -19,18 +19,36 @@ class Ring:
     def __init__(self) -> None:
         self.entries: deque[LogEntry] = deque()
         self._bytes = 0
+        self._newest: dict[bool, Batch] = {}
+        """What was made last up to the head, by outline: the readers of a tick share it."""
 
     def add(self, entry: LogEntry) -> None:
+        self._newest.clear()
+        if self.entries and entry.seq != self.entries[-1].seq + 1:
+            self.entries.clear()
+            self._bytes = 0
         self.entries.append(entry)
         self._bytes += len(entry.data)
         while len(self.entries) > RING_FRAMES or self._bytes > RING_BYTES:
             self._bytes -= len(self.entries.popleft().data)
 
-    def after(self, seq: Seq) -> Sequence[LogEntry] | None:
+    def after(self, seq: Seq, *, outline: bool) -> Batch | None:
         if not self.entries or self.entries[0].seq > seq + 1:
             return None
-        skipped = max(0, seq + 1 - self.entries[0].seq)
-        return list(islice(self.entries, skipped, None))
+        if seq >= self.entries[-1].seq:
+            return batch_of(seq, (), outline=outline, cut=False)
+        batch = self._newest.get(outline)
+        if batch is None or batch.after != seq:
+            page, cut = page_of(self._since(seq))
+            batch = batch_of(seq, page, outline=outline, cut=cut)
+            if not cut:
+                self._newest[outline] = batch
+        return batch
+
+    def _since(self, seq: Seq) -> Iterator[LogEntry]:
+        # By place: an iterator would walk the whole ring to its newest frames, at every tick.
+        first = seq + 1 - self.entries[0].seq
+        return (self.entries[place] for place in range(first, len(self.entries)))
 
 
 class MemoryHub:
@@ -52,9 +70,10 @@ class MemoryHub:
                 wake()
         self._drop_idle()
 
-    def after(self, run_id: RunId, seq: Seq) -> Sequence[LogEntry] | None:
+    def after(self, run_id: RunId, seq: Seq, *, outline: bool) -> Batch | None:
+        """The frames after `seq`, ready to send; None when the ring does not reach back so far."""
         ring = self._rings.get(run_id)
-        return ring.after(seq) if ring else None
+        return ring.after(seq, outline=outline) if ring else None
 
     def listen(self, run_id: RunId, wake: Callable[[], None]) -> None:
         listeners = self._listeners.setdefault(run_id, [])

@@ -8,7 +8,7 @@ from contextlib import suppress
 from starlette.datastructures import Headers
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from protocol.codec import MESSAGE_LIMIT, encode_frame
+from protocol.codec import MESSAGE_LIMIT
 from protocol.commands import Command
 from protocol.connection import Close, Connection, Handle, Send, error_frame
 from protocol.errors import CLOSE_RULES, CloseCode, ErrorCode, ProtocolError
@@ -16,10 +16,11 @@ from protocol.frames import ControlFrame, FlowRunDraining, FlowRunHello, Limits
 from protocol.ids import UserId
 from server.channel.commands import Commands
 from server.channel.delivery import Delivery
+from server.channel.outbox import Stalled, outbox_of
 from server.http.answers import refusal
 from server.http.sign_in import Refused, SignIn
 from server.logs import logger
-from server.ports import Clock, Hub, LogEntry, Store, StoreUnavailable
+from server.ports import Clock, Hub, Store, StoreUnavailable
 from server.world import rfc3339
 
 log = logger(__name__)
@@ -33,8 +34,8 @@ LIMITS = Limits(
     per_second=20,
     heartbeat_seconds=15.0,
 )
-STALL_SECONDS = 10.0
-"""A socket that takes nothing for so long is given up."""
+CLOSE_SECONDS = 10.0
+"""So long a close may wait for a peer that reads slowly."""
 MAX_CONTROL = 2_048
 """Control frames that may wait for one socket; more means that its reader is dead."""
 DRAIN_RETRY_MS = 2_000
@@ -53,14 +54,17 @@ class Channel:
         sign_in: SignIn,
         clock: Clock,
         build: str,
+        stall_seconds: float,
         beside: Sequence[Callable[[], Awaitable[None]]] = (),
     ) -> None:
+        """A socket that takes nothing for `stall_seconds` is given up."""
         self._store = store
         self._hub = hub
         self._commands = commands
         self._sign_in = sign_in
         self._clock = clock
         self._build = build
+        self._stall_seconds = stall_seconds
         self._sessions: dict[Session, UserId] = {}
         self._beside = beside
         self.draining = False
@@ -79,7 +83,7 @@ class Channel:
         await websocket.accept(subprotocol=SUBPROTOCOL)
         session = Session(
             websocket, user, store=self._store, hub=self._hub, commands=self._commands,
-            clock=self._clock,
+            clock=self._clock, stall_seconds=self._stall_seconds,
         )  # fmt: skip
         self._sessions[session] = user
         try:
@@ -138,8 +142,10 @@ class Session:
         hub: Hub,
         commands: Commands,
         clock: Clock,
+        stall_seconds: float,
     ) -> None:
         self._websocket = websocket
+        self._outbox = outbox_of(websocket, stall_seconds)
         self._user = user
         self._commands = commands
         self._clock = clock
@@ -152,8 +158,9 @@ class Session:
 
     def send(self, frame: ControlFrame) -> None:
         """Queue a control frame; it leaves before any frame of a run that is not sent yet."""
-        self._control.append(frame)
-        if len(self._control) > MAX_CONTROL:
+        if len(self._control) < MAX_CONTROL:
+            self._control.append(frame)
+        else:
             self._closing = CloseCode.OVERLOADED
         self._wake.set()
 
@@ -175,15 +182,24 @@ class Session:
         except* (_Ended, WebSocketDisconnect, RuntimeError):
             # The client has left, or sending raced the close: there is nobody left to tell.
             code = self._closing or code
-        except* TimeoutError:
+        except* Stalled:
+            # A close would wait behind everything that the peer does not take.
             code = CloseCode.STALLED
+            self._outbox.abort()
         except* StoreUnavailable:
             # The log cannot be read now: the client comes back, with its cursor.
             code = CloseCode.OVERLOADED
         finally:
             self._delivery.close()
-            await _close(self._websocket, code)
+            await self._close(code)
             self.ended.set()
+
+    async def _close(self, code: CloseCode) -> None:
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await _close(self._websocket, code)
+        except TimeoutError:
+            self._outbox.abort()
 
     async def _read(self, group: asyncio.TaskGroup) -> None:
         """Only parse and hand on: a reader that waits for work misses the peer's pongs."""
@@ -219,31 +235,32 @@ class Session:
             self._connection.done(command)
 
     async def _write(self) -> None:
-        """The one writer of the socket: control frames first, then a page of each run in turn."""
+        """The one writer of the socket: control frames first, then a page of each run in turn. What
+        one round has leaves together."""
         while True:
             await self._wake.wait()
             self._wake.clear()
             more = True
             while more:
-                await self._flush()
-                if self._closing is not None:
+                # What was queued before the end still leaves.
+                ending = self._closing is not None
+                more = await self._round()
+                await self._outbox.flush()
+                if ending:
                     return
-                more = await self._delivery.pump(self._send_entries, self._send_now)
 
-    async def _flush(self) -> None:
+    async def _round(self) -> bool:
+        """Fill the outbox; True when there may be more already."""
         while self._control:
-            await self._send_now(self._control.popleft())
-
-    async def _send_entries(self, entries: Sequence[LogEntry]) -> None:
-        for entry in entries:
-            await self._send_bytes(entry.data)
-
-    async def _send_now(self, frame: ControlFrame) -> None:
-        await self._send_bytes(encode_frame(frame))
-
-    async def _send_bytes(self, data: bytes) -> None:
-        async with asyncio.timeout(STALL_SECONDS):
-            await self._websocket.send_text(data.decode())
+            self._outbox.control(self._control.popleft())
+        if self._closing is not None:
+            return False
+        try:
+            return await self._delivery.pump(self._outbox)
+        except StoreUnavailable:
+            # The answers that are ready are still owed.
+            await self._outbox.flush()
+            raise
 
     async def _beat(self) -> None:
         while True:
@@ -258,6 +275,5 @@ class _Ended(Exception):
 
 async def _close(websocket: WebSocket, code: CloseCode) -> None:
     if websocket.application_state is WebSocketState.CONNECTED:
-        with suppress(RuntimeError, WebSocketDisconnect, TimeoutError):
-            async with asyncio.timeout(STALL_SECONDS):
-                await websocket.close(code, CLOSE_RULES[code].reason)
+        with suppress(RuntimeError, WebSocketDisconnect):
+            await websocket.close(code, CLOSE_RULES[code].reason)

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -15,6 +14,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from server.app import Podium, opened
 from server.ports import Clock
+from server.serve import configured, listen
 from server.settings import EndpointSettings, Settings
 from tests.fakes.agent import FakeAgent
 
@@ -36,8 +36,16 @@ def repository(folder: Path) -> Path:
 class House:
     """The server, a REST client that is signed in, and sockets."""
 
-    def __init__(self, podium: Podium, agent: FakeAgent, url: str, http: httpx.AsyncClient) -> None:
+    def __init__(
+        self,
+        podium: Podium,
+        agent: FakeAgent,
+        url: str,
+        http: httpx.AsyncClient,
+        server: uvicorn.Server,
+    ) -> None:
         self.podium = podium
+        self.server = server
         self.agent = agent
         self.url = url
         self.http = http
@@ -130,26 +138,24 @@ async def house(
         await asyncio.to_thread(repository, project)
     data.mkdir(exist_ok=True)
     endpoint = EndpointSettings(base_url="http://127.0.0.1:9/v1", model="m")
-    usual: dict[str, Any] = {"data": str(data), "token": TOKEN, "endpoints": {"default": endpoint}}
+    usual: dict[str, Any] = {
+        "data": str(data),
+        "port": 0,
+        "token": TOKEN,
+        "endpoints": {"default": endpoint},
+    }
     settings = Settings(**(usual | changes))
     fake = agent or FakeAgent()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with listen(settings) as listener:
         async with opened(
             settings, token=TOKEN, projects=[project], agent=fake, clock=clock
         ) as podium:
-            config = uvicorn.Config(
-                podium.app,
-                log_level="critical",
-                lifespan="off",
-                ws="websockets-sansio",
-                timeout_graceful_shutdown=1,
-            )
-            server = _Server(config)
+            server = _Server(await configured(podium.app, grace_seconds=1))
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             headers = {"Authorization": f"Bearer {TOKEN}"}
             async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False) as http:
-                home = House(podium, fake, url, http)
+                home = House(podium, fake, url, http, server)
                 home.project_id = (await http.get("/api/projects")).json()["projects"][0]["id"]
                 try:
                     yield home

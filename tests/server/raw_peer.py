@@ -1,0 +1,127 @@
+"""A WebSocket client that does exactly what a test says, and reads only when it is told to."""
+
+import asyncio
+import base64
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from tests.server.harness import TOKEN, WAIT_SECONDS
+
+TEXT, CONTINUATION, CLOSE, PING, PONG = 0x1, 0x0, 0x8, 0x9, 0xA
+SMALL = 4_096
+
+
+class Message(NamedTuple):
+    """One frame; a server sends no fragments."""
+
+    opcode: int
+    payload: bytes
+
+    @property
+    def code(self) -> int:
+        """Of a close."""
+        assert self.opcode == CLOSE
+        return int.from_bytes(self.payload[:2])
+
+
+def frame(opcode: int, payload: bytes = b"", *, fin: bool = True) -> bytes:
+    """A client's frame; its mask of zeros changes nothing."""
+    first = (0x80 if fin else 0) | opcode
+    if len(payload) < 126:
+        head = struct.pack("!BB", first, 0x80 | len(payload))
+    elif len(payload) < 65_536:
+        head = struct.pack("!BBH", first, 0x80 | 126, len(payload))
+    else:
+        head = struct.pack("!BBQ", first, 0x80 | 127, len(payload))
+    return head + bytes(4) + payload
+
+
+def fragments(count: int, payload: bytes = b"x") -> bytes:
+    """The beginning of a text message that never ends."""
+    return frame(TEXT, payload, fin=False) + frame(CONTINUATION, payload, fin=False) * (count - 1)
+
+
+class RawPeer:
+    def __init__(self, connected: socket.socket) -> None:
+        self.socket = connected
+        self._buffer = bytearray()
+
+    async def send(self, data: bytes) -> None:
+        async with asyncio.timeout(WAIT_SECONDS):
+            await asyncio.get_running_loop().sock_sendall(self.socket, data)
+
+    async def read(self) -> Message:
+        """The next frame. Raises ConnectionError when the connection ends instead."""
+        head = await self._take(2)
+        size = head[1] & 0x7F
+        if size == 126:
+            size = int.from_bytes(await self._take(2))
+        elif size == 127:
+            size = int.from_bytes(await self._take(8))
+        return Message(head[0] & 0xF, await self._take(size))
+
+    async def until(self, opcode: int) -> Message:
+        while True:
+            message = await self.read()
+            if message.opcode == opcode:
+                return message
+
+    async def ended(self) -> None:
+        """Read, and throw away, until the server has ended its side; then end ours."""
+        try:
+            while True:
+                await self.read()
+        except ConnectionError:
+            self.socket.close()
+
+    def reset(self) -> None:
+        """Vanish without a word, as a process that is killed."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
+
+    async def _take(self, size: int) -> bytes:
+        async with asyncio.timeout(WAIT_SECONDS):
+            while len(self._buffer) < size:
+                got = await asyncio.get_running_loop().sock_recv(self.socket, 65_536)
+                if not got:
+                    raise ConnectionResetError("the server ended the connection")
+                self._buffer += got
+        taken = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        return taken
+
+
+@asynccontextmanager
+async def raw_peer(url: str) -> AsyncIterator[RawPeer]:
+    """An accepted socket of `podium.v1` whose kernel keeps little of what it does not read."""
+    place = urlsplit(url)
+    assert place.hostname is not None
+    connected = socket.socket()
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
+    connected.setblocking(False)
+    peer = RawPeer(connected)
+    key = base64.b64encode(os.urandom(16)).decode()
+    lines = [
+        "GET /api/ws HTTP/1.1",
+        f"Host: {place.netloc}",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
+        f"Sec-WebSocket-Key: {key}",
+        "Sec-WebSocket-Protocol: podium.v1",
+        f"Authorization: Bearer {TOKEN}",
+    ]
+    with connected:
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(connected, (place.hostname, place.port))
+        await peer.send("\r\n".join([*lines, "", ""]).encode())
+        answer = b""
+        while not answer.endswith(b"\r\n\r\n"):
+            answer += await peer._take(1)
+        assert answer.startswith(b"HTTP/1.1 101 "), answer
+        yield peer

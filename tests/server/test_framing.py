@@ -1,0 +1,125 @@
+"""Frames are framed once, as everybody else frames them, and shared by the readers of a tick."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from websockets.frames import Frame, Opcode
+
+from protocol.ids import RunId, Seq
+from server.channel.framing import PAGE_BYTES, PAGE_FRAMES, framed, joined
+from server.channel.hub import RING_FRAMES, MemoryHub
+from server.ports import Batch, LogEntry
+
+RUN = RunId("run")
+NOBODY = RunId("nobody")
+
+
+def theirs(payload: bytes) -> bytes:
+    return Frame(Opcode.TEXT, payload).serialize(mask=False, extensions=[])
+
+
+@given(st.sampled_from([0, 1, 125, 126, 127, 65_535, 65_536, 70_000]), st.binary(max_size=3))
+def test_a_header_is_the_one_of_the_library(size: int, more: bytes) -> None:
+    payload = b"x" * size + more
+    assert framed(payload) == theirs(payload)
+
+
+@given(st.lists(st.binary(max_size=300), max_size=20))
+def test_joined_frames_are_the_single_ones(payloads: list[bytes]) -> None:
+    assert joined(payloads) == b"".join(theirs(payload) for payload in payloads)
+
+
+# --- the ring -------------------------------------------------------------------------------------
+
+
+def entries(first: int, last: int, *, size: int = 10) -> list[LogEntry]:
+    """Frames of which every third is shown in an outline."""
+    return [
+        LogEntry(RUN, Seq(seq), str(seq).encode().ljust(size), seq % 3 == 0)
+        for seq in range(first, last + 1)
+    ]
+
+
+def hub_with(*ticks: list[LogEntry]) -> MemoryHub:
+    hub = MemoryHub()
+    for tick in ticks:
+        hub.publish(tick)
+    return hub
+
+
+def numbers(batch: Batch | None) -> list[int]:
+    assert batch is not None
+    return [int(payload) for payload in batch.payloads]
+
+
+def test_the_readers_of_a_tick_share_its_bytes() -> None:
+    hub = hub_with(entries(1, 5), entries(6, 9))
+    first, second = (hub.after(RUN, Seq(5), outline=False) for _ in range(2))
+    assert first is not None
+    assert first is second
+    assert first.wire == joined(first.payloads)
+    # A reader that has everything does not take it from the others.
+    assert numbers(hub.after(RUN, Seq(9), outline=False)) == []
+    assert hub.after(RUN, Seq(5), outline=False) is first
+    hub.publish(entries(10, 10))
+    assert numbers(hub.after(RUN, Seq(5), outline=False)) == [6, 7, 8, 9, 10]
+
+
+def test_an_outline_has_bytes_of_its_own() -> None:
+    hub = hub_with(entries(1, 8))
+    assert numbers(hub.after(RUN, Seq(0), outline=False)) == list(range(1, 9))
+    outline = hub.after(RUN, Seq(0), outline=True)
+    assert numbers(outline) == [3, 6]
+    assert outline is not None
+    assert (outline.shown, outline.last) == (6, 8)
+    nothing = hub.after(RUN, Seq(6), outline=True)
+    assert nothing is not None
+    assert (nothing.shown, nothing.last, nothing.wire) == (None, 8, b"")
+
+
+def test_a_batch_ends_at_so_many_frames_or_bytes_and_says_so() -> None:
+    hub = hub_with(entries(1, PAGE_FRAMES + 1))
+    page = hub.after(RUN, Seq(0), outline=False)
+    assert page is not None
+    assert (page.last, page.cut) == (PAGE_FRAMES, True)
+    large = hub_with(entries(1, 40, size=10_000)).after(RUN, Seq(0), outline=False)
+    assert large is not None
+    assert large.cut
+    assert sum(map(len, large.payloads)) <= PAGE_BYTES < sum(map(len, large.payloads)) + 10_000
+    alone = hub_with(entries(1, 1, size=2 * PAGE_BYTES)).after(RUN, Seq(0), outline=False)
+    assert alone is not None
+    assert (alone.last, alone.cut) == (1, False)
+
+
+def test_the_ring_never_spans_a_hole() -> None:
+    hub = hub_with(entries(1, 5), entries(7, 8))
+    assert hub.after(RUN, Seq(3), outline=False) is None
+    assert hub.after(RUN, Seq(5), outline=False) is None
+    assert numbers(hub.after(RUN, Seq(6), outline=False)) == [7, 8]
+    assert hub.after(NOBODY, Seq(0), outline=False) is None
+
+
+@given(
+    st.lists(st.integers(1, 400), max_size=20),
+    st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=20),
+)
+def test_from_any_cursor_the_batches_are_the_log(
+    ticks: list[int], readers: list[tuple[float, bool]]
+) -> None:
+    log, hub = entries(1, sum(ticks)), MemoryHub()
+    done = 0
+    for size in ticks:
+        hub.publish(log[done : done + size])
+        done += size
+    for place, outline in readers:
+        start = cursor = int(place * len(log))
+        got: list[int] = []
+        while (batch := hub.after(RUN, Seq(cursor), outline=outline)) is not None:
+            got += numbers(batch)
+            cursor = batch.last
+            if not batch.cut:
+                break
+        if not log or start + RING_FRAMES < len(log):
+            assert got == []  # the log serves it
+        else:
+            shown = [int(it.data) for it in log[start:] if it.outline or not outline]
+            assert (got, cursor) == (shown, len(log))
