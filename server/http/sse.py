@@ -26,7 +26,7 @@ from protocol.frames import (
     FlowRunReset,
     FlowRunSubscribed,
 )
-from protocol.ids import Seq, UserId
+from protocol.ids import Gen, Seq, UserId
 from protocol.rest import LogQuery, parse_log_query
 from server.channel.delivery import Delivery
 from server.channel.websocket import DRAIN_RETRY_MS, DRAIN_SECONDS, LIMITS
@@ -117,6 +117,7 @@ class Stream:
         self._connection = Connection(LIMITS, now=clock.monotonic())
         self._delivery = Delivery(self._connection, store=store, hub=hub, wake=self._wake.set)
         self._answer: FlowRunSubscribed | FlowRunReset | None = None
+        self._page = Page(Gen(1))
         self._outlet: Outlet | None = None
         self._last: Seq | None = None
         """The last frame of the log, when the run had ended as the stream was opened."""
@@ -131,6 +132,7 @@ class Stream:
         command = Subscribe(id="events", run_id=self._run_id, after=after, detail=detail)
         self._answer, begin = await self._delivery.follow(self._record, command)
         begin()
+        self._page = Page(self._answer.gen)
         # Read after the registration: an end that this does not see is yet to be published.
         latest = await self._store.get(self._run_id)
         if latest is not None and latest.run.status.terminal:
@@ -196,31 +198,60 @@ class Stream:
             self._wake.set()
 
     async def _send(self, entries: Sequence[LogEntry]) -> None:
-        assert self._outlet is not None
-        chunk: list[bytes] = []
-        size = 0
         for entry in entries:
-            chunk.append(event(entry.data, id=self._id(entry.seq)))
-            size += len(entry.data)
-            if size >= CHUNK_BYTES:
-                await self._outlet.write(b"".join(chunk))
-                chunk, size = [], 0
-        if chunk:
-            await self._outlet.write(b"".join(chunk))
-        self._finished = ends(entries[-1])
+            self._finished |= self._page.frame(entry.data)
+            if self._page.full:
+                await self._flush()
+        await self._flush()
 
     async def _tell(self, frame: ControlFrame) -> None:
-        assert self._outlet is not None
-        id = None
-        if isinstance(frame, FlowRunSubscribed):
-            id = self._id(frame.after)
-        elif isinstance(frame, FlowRunReset):
-            id = self._id(frame.head)
-        await self._outlet.write(event(encode_frame(frame), id=id))
+        self._page.control(frame)
+        await self._flush()
 
-    def _id(self, seq: Seq) -> str:
-        assert self._answer is not None
-        return f"{self._answer.gen}:{seq}"
+    async def _flush(self) -> None:
+        assert self._outlet is not None
+        data = self._page.taken()
+        if data:
+            await self._outlet.write(data)
+
+
+class Page:
+    """Events on their way to one reader. `gen` is the log's, in every cursor of a stream."""
+
+    def __init__(self, gen: Gen) -> None:
+        self._gen = gen
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether enough is there for a write."""
+        return self._size >= CHUNK_BYTES
+
+    def frame(self, data: bytes) -> bool:
+        """Add a stored frame; True when it is the last of its run."""
+        head = _HEAD.decode(data)
+        self._add(event(data, id=f"{self._gen}:{head.seq}"))
+        return head.type == _LAST
+
+    def control(self, frame: ControlFrame) -> None:
+        """Add a control frame, with an `id` when it moves the cursor."""
+        seq = None
+        if isinstance(frame, FlowRunSubscribed):
+            seq = frame.after
+        elif isinstance(frame, FlowRunReset):
+            seq = frame.head
+        self._add(event(encode_frame(frame), id=None if seq is None else f"{self._gen}:{seq}"))
+
+    def taken(self) -> bytes:
+        """All of it; the page is empty then."""
+        data = b"".join(self._pieces)
+        self._pieces, self._size = [], 0
+        return data
+
+    def _add(self, data: bytes) -> None:
+        self._pieces.append(data)
+        self._size += len(data)
 
 
 def event(data: bytes, *, id: str | None = None) -> bytes:
@@ -229,14 +260,12 @@ def event(data: bytes, *, id: str | None = None) -> bytes:
     return head + b"data: " + data + b"\n\n"
 
 
-class _Kind(Struct, frozen=True):
+class _Head(Struct, frozen=True):
+    """What a stream reads of a stored frame."""
+
     type: str
+    seq: int
 
 
-_KIND = msgspec.json.Decoder(_Kind)
+_HEAD = msgspec.json.Decoder(_Head)
 _LAST = FlowRunFinished.__struct_config__.tag
-
-
-def ends(entry: LogEntry) -> bool:
-    """Whether a frame is the last of its run."""
-    return entry.outline and _KIND.decode(entry.data).type == _LAST
