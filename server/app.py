@@ -27,6 +27,7 @@ from server.http.log import LogRoutes
 from server.http.rest import Rest
 from server.http.sign_in import SignIn, allowed_hosts, allowed_origins
 from server.http.sse import Events
+from server.http.tickets import Tickets
 from server.logs import logger
 from server.memory import available_memory
 from server.ports import AgentRunner, AgentUnavailable, Clock, Ids
@@ -129,6 +130,7 @@ def _assemble(
     commands = Commands(
         store=rooms.store, launcher=launcher, runner=runner, catalogue=rooms.catalogue
     )
+    tickets = Tickets(rooms.clock)
     events = Events(store=rooms.store, hub=hub, clock=rooms.clock, sign_in=sign_in)
     channel = Channel(
         store=rooms.store,
@@ -137,6 +139,7 @@ def _assemble(
         sign_in=sign_in,
         clock=rooms.clock,
         build=__version__,
+        tickets=tickets,
         beside=[events.drain],
     )
     rest = Rest(
@@ -146,6 +149,7 @@ def _assemble(
         trees=rooms.trees,
         catalogue=rooms.catalogue,
         sign_in=sign_in,
+        tickets=tickets,
     )
     routes = [
         *rest.routes(),

@@ -14,7 +14,7 @@ from server.channel import websocket
 from server.http import sse, streamed
 from server.world import SystemClock
 from tests.server.harness import TOKEN, House, house
-from tests.server.readers import Talker, altered, events_of, reading, stored
+from tests.server.readers import Event, Talker, altered, events_of, reading, stored
 
 
 @pytest.fixture
@@ -110,7 +110,8 @@ async def test_a_reader_that_is_cut_off_goes_on_where_it_was(home: House) -> Non
     home.agent.hold()
     run_id = await home.launch()
     await home.agent.started(2)
-    got, cursor, rounds = [], "", 0
+    got: list[Event] = []
+    cursor, rounds = "", 0
     while not got or got[-1].frame["type"] != "flow_run_finished":
         rounds += 1
         async with reading(home, run_id, last_event_id=cursor) as reader:
