@@ -27,6 +27,7 @@ from server.http.log import LogRoutes
 from server.http.rest import Rest
 from server.http.sign_in import SignIn, allowed_hosts, allowed_origins
 from server.http.sse import Events
+from server.http.tickets import Tickets
 from server.logs import logger
 from server.memory import available_memory
 from server.ports import AgentRunner, AgentUnavailable, Clock, Ids
@@ -130,6 +131,7 @@ def _assemble(
     commands = Commands(
         store=rooms.store, launcher=launcher, runner=runner, catalogue=rooms.catalogue
     )
+    tickets = Tickets(rooms.clock)
     events = Events(store=rooms.store, hub=hub, clock=rooms.clock, sign_in=sign_in)
     channel = Channel(
         store=rooms.store,
@@ -138,6 +140,7 @@ def _assemble(
         sign_in=sign_in,
         clock=rooms.clock,
         build=__version__,
+        tickets=tickets,
         beside=[events.drain],
         stall_seconds=settings.stall_seconds,
     )
@@ -148,6 +151,7 @@ def _assemble(
         trees=rooms.trees,
         catalogue=rooms.catalogue,
         sign_in=sign_in,
+        tickets=tickets,
     )
     routes = [
         *rest.routes(),

@@ -9,16 +9,17 @@ from starlette.datastructures import Headers
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from protocol.codec import MESSAGE_LIMIT
-from protocol.commands import Command
-from protocol.connection import Close, Connection, Handle, Send, error_frame
+from protocol.commands import Command, Hello
+from protocol.connection import HELLO_SECONDS, Close, Connection, Handle, Send, error_frame
 from protocol.errors import CLOSE_RULES, CloseCode, ErrorCode, ProtocolError
-from protocol.frames import ControlFrame, FlowRunDraining, FlowRunHello, Limits
+from protocol.frames import ControlFrame, FlowRunAck, FlowRunDraining, FlowRunHello, Limits
 from protocol.ids import UserId
 from server.channel.commands import Commands
 from server.channel.delivery import Delivery
 from server.channel.outbox import Stalled, outbox_of
 from server.http.answers import refusal
 from server.http.sign_in import Refused, SignIn
+from server.http.tickets import Tickets
 from server.logs import logger
 from server.ports import Clock, Hub, Store, StoreUnavailable
 from server.world import rfc3339
@@ -36,6 +37,8 @@ LIMITS = Limits(
 )
 CLOSE_SECONDS = 10.0
 """So long a close may wait for a peer that reads slowly."""
+MAX_STRANGERS = 64
+"""Sockets that may wait for the ticket of their `hello`, each for HELLO_SECONDS."""
 MAX_CONTROL = 2_048
 """Control frames that may wait for one socket; more means that its reader is dead."""
 DRAIN_RETRY_MS = 2_000
@@ -55,6 +58,7 @@ class Channel:
         clock: Clock,
         build: str,
         stall_seconds: float,
+        tickets: Tickets,
         beside: Sequence[Callable[[], Awaitable[None]]] = (),
     ) -> None:
         """A socket that takes nothing for `stall_seconds` is given up."""
@@ -65,7 +69,8 @@ class Channel:
         self._clock = clock
         self._build = build
         self._stall_seconds = stall_seconds
-        self._sessions: dict[Session, UserId] = {}
+        self._sessions: dict[Session, UserId | None] = {}
+        self._tickets = tickets
         self._beside = beside
         self.draining = False
 
@@ -83,11 +88,12 @@ class Channel:
         await websocket.accept(subprotocol=SUBPROTOCOL)
         session = Session(
             websocket, user, store=self._store, hub=self._hub, commands=self._commands,
-            clock=self._clock, stall_seconds=self._stall_seconds,
+            clock=self._clock, stall_seconds=self._stall_seconds, redeem=self._redeem,
         )  # fmt: skip
         self._sessions[session] = user
         try:
-            session.send(self._hello(user))
+            if user is not None:
+                session.send(self._hello(user))
             await session.serve()
         finally:
             del self._sessions[session]
@@ -110,16 +116,25 @@ class Channel:
             for waiting in late:
                 waiting.cancel()
 
-    def _admit(self, websocket: WebSocket) -> UserId:
+    def _admit(self, websocket: WebSocket) -> UserId | None:
         headers = Headers(scope=websocket.scope)
-        user = self._sign_in.identify(headers, websocket.cookies, unsafe=True)
+        user = self._sign_in.identify_socket(headers, websocket.cookies)
         if self.draining:
             raise Refused(503, ErrorCode.BUSY, "the server is stopping", hint="come back soon")
-        if list(self._sessions.values()).count(user) >= LIMITS.sockets:
-            raise Refused(
-                429, ErrorCode.RATE_LIMITED, "too many open sockets", hint="close some of them"
-            )
+        if self._open_of(user) >= (MAX_STRANGERS if user is None else LIMITS.sockets):
+            raise _too_many()
         return user
+
+    def _redeem(self, session: "Session", ticket: str) -> tuple[UserId, FlowRunHello]:
+        """Make a socket that of the ticket's user; raises ProtocolError."""
+        user = self._tickets.redeem(ticket)
+        if self._open_of(user) >= LIMITS.sockets:
+            raise _too_many()
+        self._sessions[session] = user
+        return user, self._hello(user)
+
+    def _open_of(self, user: UserId | None) -> int:
+        return list(self._sessions.values()).count(user)
 
     def _hello(self, user: UserId) -> FlowRunHello:
         return FlowRunHello(
@@ -136,20 +151,22 @@ class Session:
     def __init__(
         self,
         websocket: WebSocket,
-        user: UserId,
+        user: UserId | None,
         *,
         store: Store,
         hub: Hub,
         commands: Commands,
         clock: Clock,
         stall_seconds: float,
+        redeem: Callable[["Session", str], tuple[UserId, FlowRunHello]],
     ) -> None:
         self._websocket = websocket
         self._outbox = outbox_of(websocket, stall_seconds)
         self._user = user
+        self._redeem = redeem
         self._commands = commands
         self._clock = clock
-        self._connection = Connection(LIMITS, now=clock.monotonic())
+        self._connection = Connection(LIMITS, now=clock.monotonic(), authenticated=user is not None)
         self._wake = asyncio.Event()
         self._delivery = Delivery(self._connection, store=store, hub=hub, wake=self._wake.set)
         self._control: deque[ControlFrame] = deque()
@@ -177,6 +194,8 @@ class Session:
                 others = [group.create_task(self._beat())]
                 reader = group.create_task(self._read(group))
                 others.append(group.create_task(self._write()))
+                if self._user is None:
+                    group.create_task(self._expire())
                 await asyncio.wait([reader, others[1]], return_when=asyncio.FIRST_COMPLETED)
                 raise _Ended
         except* (_Ended, WebSocketDisconnect, RuntimeError):
@@ -219,6 +238,9 @@ class Session:
                         self._begin(group, command)
 
     def _begin(self, group: asyncio.TaskGroup, command: Command) -> None:
+        if self._user is None:
+            self._greet(command)
+            return
         try:
             self._connection.begin(command)
         except ProtocolError as error:
@@ -226,7 +248,27 @@ class Session:
         else:
             group.create_task(self._answer(command))
 
+    def _greet(self, command: Command) -> None:
+        """The connection lets only a `hello` with a ticket through before its sign-in."""
+        assert isinstance(command, Hello)
+        assert command.ticket is not None
+        try:
+            self._user, hello = self._redeem(self, command.ticket)
+        except ProtocolError as error:
+            self.send(error_frame(command.id, error))
+        else:
+            self._connection.sign_in()
+            self.send(FlowRunAck(id=command.id))
+            self.send(hello)
+
+    async def _expire(self) -> None:
+        """A socket that is not signed in in time is closed."""
+        await self._clock.sleep(HELLO_SECONDS)
+        if self._user is None:
+            self.end(CloseCode.UNAUTHENTICATED)
+
     async def _answer(self, command: Command) -> None:
+        assert self._user is not None
         try:
             await self._commands.answer(
                 self._user, command, delivery=self._delivery, send=self.send
@@ -267,6 +309,10 @@ class Session:
             await self._clock.sleep(LIMITS.heartbeat_seconds)
             at = rfc3339(self._clock.now())
             self.send(await self._delivery.heartbeat(at))
+
+
+def _too_many() -> Refused:
+    return Refused(429, ErrorCode.RATE_LIMITED, "too many open sockets", hint="close some of them")
 
 
 class _Ended(Exception):

@@ -16,7 +16,7 @@ from protocol.connection import LogState, start_after
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.ids import RunId, Seq, UserId
 from protocol.rest import FramesPage, RecordingHeader, parse_log_query
-from server.channel.delivery import PAGE
+from server.channel.framing import PAGE_FRAMES as PAGE
 from server.http.answers import json
 from server.http.asking import run_of, signed_in
 from server.http.sign_in import SignIn

@@ -19,6 +19,7 @@ from server.access import visible_run
 from server.http.answers import invalid, json, refusal
 from server.http.asking import Handler, run_of, signed_in
 from server.http.sign_in import COOKIE, LOCAL_USER, SESSION_SECONDS, Refused, SignIn
+from server.http.tickets import TICKET_SECONDS, Tickets
 from server.ports import RunRecord, Store, Trees
 from server.runs.launch import Launcher, LaunchRequest
 from server.runs.runner import Runner
@@ -55,6 +56,7 @@ class Rest:
         trees: Trees,
         catalogue: Catalogue,
         sign_in: SignIn,
+        tickets: Tickets,
     ) -> None:
         self._store = store
         self._launcher = launcher
@@ -62,6 +64,7 @@ class Rest:
         self._trees = trees
         self._catalogue = catalogue
         self._sign_in = sign_in
+        self._tickets = tickets
 
     def routes(self) -> list[Route]:
         table: list[tuple[str, str, Handler]] = [
@@ -77,6 +80,7 @@ class Rest:
             ("GET", "/api/flows", self.flows),
             ("GET", "/api/projects", self.projects),
             ("POST", "/api/projects", self.add_project),
+            ("POST", "/api/ws-ticket", self.ticket),
         ]
         routes = [
             Route(path, signed_in(self._sign_in, handler), methods=[method])
@@ -175,6 +179,10 @@ class Rest:
         return json(await self._store.add_project(path, path.name or str(path)))
 
     # --- signing in -----------------------------------------------------------------------------
+
+    async def ticket(self, request: Request, user: UserId) -> Response:
+        ticket = self._tickets.issue(user)
+        return json({"ticket": ticket, "expires_in_seconds": TICKET_SECONDS}, 201)
 
     async def _open_session(self, request: Request) -> Response:
         try:

@@ -90,6 +90,15 @@ class SignIn:
             raise _foreign("a request signed in by cookie needs an Origin header")
         return LOCAL_USER
 
+    def identify_socket(self, headers: Headers, cookies: dict[str, str]) -> UserId | None:
+        """The user of a socket; None for one without credentials from an allowed Origin, which may
+        say `hello` with a ticket. Raises Refused."""
+        offered = "authorization" in headers or COOKIE in cookies
+        if offered or "origin" not in headers:
+            return self.identify(headers, cookies, unsafe=True)
+        self.check_place(headers)
+        return None
+
     def check_place(self, headers: Headers) -> None:
         """Refuse a Host or an Origin that is not ours (DNS rebinding, other sites' pages)."""
         host = _host_name(headers.get("host", ""))

@@ -6,7 +6,6 @@ moves the cursor (`flow_run_subscribed`, `flow_run_reset`), have one. Other even
 """
 
 import asyncio
-from collections.abc import Sequence
 
 import msgspec
 from msgspec import Struct
@@ -26,14 +25,14 @@ from protocol.frames import (
     FlowRunReset,
     FlowRunSubscribed,
 )
-from protocol.ids import Seq, UserId
+from protocol.ids import Gen, Seq, UserId
 from protocol.rest import LogQuery, parse_log_query
 from server.channel.delivery import Delivery
 from server.channel.websocket import DRAIN_RETRY_MS, DRAIN_SECONDS, LIMITS
 from server.http.asking import run_of, signed_in
 from server.http.sign_in import Refused, SignIn
 from server.http.streamed import Outlet, Streamed
-from server.ports import Clock, Hub, LogEntry, RunRecord, Store
+from server.ports import Batch, Clock, Hub, RunRecord, Store
 
 HEARTBEAT = b": heartbeat\n\n"
 CHUNK_BYTES = 64 * 1024
@@ -117,10 +116,9 @@ class Stream:
         self._connection = Connection(LIMITS, now=clock.monotonic())
         self._delivery = Delivery(self._connection, store=store, hub=hub, wake=self._wake.set)
         self._answer: FlowRunSubscribed | FlowRunReset | None = None
-        self._outlet: Outlet | None = None
+        self._outbox: EventOutbox | None = None
         self._last: Seq | None = None
         """The last frame of the log, when the run had ended as the stream was opened."""
-        self._finished = False
         self._stopping = False
         self._beat_due = False
         self.ended = asyncio.Event()
@@ -148,19 +146,20 @@ class Stream:
     async def write(self, outlet: Outlet) -> None:
         """Write events until the run has ended, or the server stops."""
         assert self._answer is not None
-        self._outlet = outlet
-        await self._tell(self._answer)
+        outbox = self._outbox = EventOutbox(outlet, self._answer.gen)
+        outbox.control(self._answer)
+        await outbox.flush()
         async with asyncio.TaskGroup() as group:
             beating = group.create_task(self._beat())
             while not (self._over or self._stopping):
                 await self._wake.wait()
                 self._wake.clear()
-                await self._pump(outlet)
+                await self._pump(outbox)
             beating.cancel()
         if not self._over:
-            retry = f"retry: {DRAIN_RETRY_MS}\n".encode()
-            draining = encode_frame(FlowRunDraining(retry_after_ms=DRAIN_RETRY_MS))
-            await outlet.write(retry + event(draining))
+            outbox.raw(f"retry: {DRAIN_RETRY_MS}\n".encode())
+            outbox.control(FlowRunDraining(retry_after_ms=DRAIN_RETRY_MS))
+            await outbox.flush()
 
     def stop(self) -> None:
         """End the stream after the page under way."""
@@ -168,8 +167,8 @@ class Stream:
         self._wake.set()
 
     def abort(self) -> None:
-        if self._outlet is not None:
-            self._outlet.abort()
+        if self._outbox is not None:
+            self._outbox.abort()
 
     def close(self) -> None:
         self._delivery.close()
@@ -180,14 +179,17 @@ class Stream:
     @property
     def _over(self) -> bool:
         sent = self._connection.following[self._run_id].sent
-        return self._finished or (self._last is not None and sent >= self._last)
+        finished = self._outbox is not None and self._outbox.finished
+        return finished or (self._last is not None and sent >= self._last)
 
-    async def _pump(self, outlet: Outlet) -> None:
+    async def _pump(self, outbox: "EventOutbox") -> None:
         if self._beat_due:
             self._beat_due = False
-            await outlet.write(HEARTBEAT)
-        while await self._delivery.pump(self._send, self._tell) and not self._stopping:
-            pass
+            outbox.raw(HEARTBEAT)
+        more = True
+        while more and not self._stopping:
+            more = await self._delivery.pump(outbox)
+            await outbox.flush()
 
     async def _beat(self) -> None:
         while True:
@@ -195,32 +197,52 @@ class Stream:
             self._beat_due = True
             self._wake.set()
 
-    async def _send(self, entries: Sequence[LogEntry]) -> None:
-        assert self._outlet is not None
-        chunk: list[bytes] = []
-        size = 0
-        for entry in entries:
-            chunk.append(event(entry.data, id=self._id(entry.seq)))
-            size += len(entry.data)
-            if size >= CHUNK_BYTES:
-                await self._outlet.write(b"".join(chunk))
-                chunk, size = [], 0
-        if chunk:
-            await self._outlet.write(b"".join(chunk))
-        self._finished = ends(entries[-1])
 
-    async def _tell(self, frame: ControlFrame) -> None:
-        assert self._outlet is not None
-        id = None
+class EventOutbox:
+    """Events on their way to one reader: an `Outbox`. `gen` is the log's, in every cursor."""
+
+    def __init__(self, outlet: Outlet, gen: Gen) -> None:
+        self._outlet = outlet
+        self._gen = gen
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self.finished = False
+        """Whether the last frame of the run has passed."""
+
+    @property
+    def full(self) -> bool:
+        return self._size >= CHUNK_BYTES
+
+    def batch(self, batch: Batch) -> None:
+        for payload in batch.payloads:
+            head = _HEAD.decode(payload)
+            self._add(event(payload, id=f"{self._gen}:{head.seq}"))
+            self.finished |= head.type == _LAST
+
+    def control(self, frame: ControlFrame) -> None:
+        """Add a control frame, with an `id` when it moves the cursor."""
+        seq = None
         if isinstance(frame, FlowRunSubscribed):
-            id = self._id(frame.after)
+            seq = frame.after
         elif isinstance(frame, FlowRunReset):
-            id = self._id(frame.head)
-        await self._outlet.write(event(encode_frame(frame), id=id))
+            seq = frame.head
+        self._add(event(encode_frame(frame), id=None if seq is None else f"{self._gen}:{seq}"))
 
-    def _id(self, seq: Seq) -> str:
-        assert self._answer is not None
-        return f"{self._answer.gen}:{seq}"
+    def raw(self, data: bytes) -> None:
+        self._add(data)
+
+    async def flush(self) -> None:
+        data = b"".join(self._pieces)
+        self._pieces, self._size = [], 0
+        for start in range(0, len(data), CHUNK_BYTES):
+            await self._outlet.write(data[start : start + CHUNK_BYTES])
+
+    def abort(self) -> None:
+        self._outlet.abort()
+
+    def _add(self, data: bytes) -> None:
+        self._pieces.append(data)
+        self._size += len(data)
 
 
 def event(data: bytes, *, id: str | None = None) -> bytes:
@@ -229,14 +251,12 @@ def event(data: bytes, *, id: str | None = None) -> bytes:
     return head + b"data: " + data + b"\n\n"
 
 
-class _Kind(Struct, frozen=True):
+class _Head(Struct, frozen=True):
+    """What a stream reads of a stored frame."""
+
     type: str
+    seq: int
 
 
-_KIND = msgspec.json.Decoder(_Kind)
+_HEAD = msgspec.json.Decoder(_Head)
 _LAST = FlowRunFinished.__struct_config__.tag
-
-
-def ends(entry: LogEntry) -> bool:
-    """Whether a frame is the last of its run."""
-    return entry.outline and _KIND.decode(entry.data).type == _LAST

@@ -8,7 +8,7 @@ the guard away and show that the checker sees it.
 import asyncio
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 from unittest.mock import patch
 
 import pytest
@@ -20,7 +20,7 @@ from protocol.commands import Cursor, Detail
 from protocol.ids import Gen, RunId, Seq
 from protocol.rest import LogQuery
 from protocol.states import RunStatus
-from server.channel import delivery, hub
+from server.channel import delivery, framing, hub
 from server.channel.hub import MemoryHub
 from server.http.sse import Stream
 from server.http.streamed import Outlet
@@ -210,10 +210,11 @@ async def played(plan: Plan, make_hub: Callable[[], MemoryHub]) -> tuple[bool, l
 
 def complete(plan: Plan, make_hub: Callable[[], MemoryHub] = MemoryHub) -> bool:
     """The checker: the stream ended, and every frame that it shows came once and in order."""
-    limits: list[Any] = [
-        patch.object(hub, "RING_FRAMES", plan.ring), patch.object(delivery, "PAGE", plan.page),
-    ]  # fmt: skip
-    with limits[0], limits[1]:
+    with (
+        patch.object(hub, "RING_FRAMES", plan.ring),
+        patch.object(framing, "PAGE_FRAMES", plan.page),
+        patch.object(delivery, "PAGE_FRAMES", plan.page),
+    ):
         ended, seen, log = asyncio.run(played(plan, make_hub))
     shown = [it.seq for it in log.entries if it.outline or plan.detail is Detail.FULL]
     return ended and seen == shown
