@@ -39,7 +39,6 @@ PLACES = (
 FOLDERS = ("/.ssh/", "/.gnupg/", "/.password-store/", "/.azure/", "/.config/gcloud/", "/.aws/sso/")
 """Below them everything is left out."""
 
-HARMLESS_NAMES = frozenset({"auth.json.example"})
 HARMLESS_ENDS = (
     ".pub", ".example", ".sample", ".template", ".dist", ".tmpl", "known_hosts",
     ".example.json", ".example.yml", ".example.yaml", ".example.toml", ".example.tfvars",

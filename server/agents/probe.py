@@ -17,8 +17,6 @@ from server.addresses import host_of
 from server.agents.probe_calls import Trial, check_status, whole
 from server.ports import AgentUnavailable, Clock, ModelEndpoint, Probe
 
-__all__ = ["Prober", "host_of"]
-
 DEMO_HEADER = "x-podium-demo"
 GOOD_SECONDS, BAD_SECONDS = 600.0, 5.0
 CONNECT_SECONDS = 5.0

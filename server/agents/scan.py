@@ -64,7 +64,7 @@ def scan(
     found: dict[str, Entry] = {}
     files = total = 0
     with _Folders(project) as folders:
-        reader = _Reader(object_format, {} if sink else known, sink is not None)
+        reader = _Reader(object_format, {} if sink else known)
         for path in sorted(candidates):
             reason = "podiumignore" if path in ignored else _reason(path, candidates[path])
             try:
@@ -101,10 +101,9 @@ class _Barred(Exception):
 
 
 class _Reader:
-    def __init__(self, object_format: str, known: Mapping[str, Entry], everything: bool) -> None:
+    def __init__(self, object_format: str, known: Mapping[str, Entry]) -> None:
         self._format = object_format
         self._known = known
-        self._everything = everything
 
     def look(self, folder: int, name: str, path: str, reason: str) -> tuple[Entry, bytes]:
         """The entry of a path, and its content where it was read."""

@@ -11,7 +11,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from server.agents.probe import Prober, host_of
+from server.addresses import host_of
+from server.agents.probe import Prober
 from server.demo import wire
 from server.demo.app import Behaviour, create_app, scripted, stream
 from server.demo.script import next_turn
