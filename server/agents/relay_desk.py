@@ -13,7 +13,8 @@ from server.agents.reasons import FailureReason, failure
 from server.agents.relay_chat import Chat
 from server.agents.relay_exchange import Exchange, Gone, answer_json, refused
 from server.agents.relay_pass import Pass
-from server.agents.relay_rules import Refusal, SelfTests
+from server.agents.relay_rules import Refusal
+from server.agents.self_test import SelfTests
 
 CHAT_ROUTE, SELF_TEST_ROUTE = b"/v1/chat/completions", b"/podium/self-test"
 SELF_TEST_LIMIT = 4096

@@ -14,7 +14,8 @@ from protocol.resources import Usage
 from server.addresses import host_of
 from server.agents.meter import Fault, Meter
 from server.agents.reasons import FailureReason, failure
-from server.agents.relay_rules import Admission, Asked, Refusal, SelfTests, context_cut, estimated
+from server.agents.relay_rules import Admission, Asked, Refusal, context_cut, estimated
+from server.agents.self_test import SelfTests
 from server.logs import logger
 from server.ports import AgentFailure, Clock
 

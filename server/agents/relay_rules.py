@@ -12,14 +12,12 @@ from typing import Any
 
 from msgspec import Struct
 
-from protocol.resources import SelfTest
+from flows.planner import BYTES_PER_TOKEN
 from server.agents.meter import Tokens
 from server.agents.reasons import FailureReason
 from server.ports import AttemptRef, ModelEndpoint
 
 REQUEST_LIMIT = 8 * 1024 * 1024
-BYTES_PER_TOKEN = 4
-"""Measured over the agent's own requests; for what an endpoint does not count itself."""
 
 REPEATS, PATIENCE, LONGEST_PAUSE = 2, 30.0, 8.0
 """At most so many repeats of one request, within so many seconds, after pauses up to so many."""
@@ -60,14 +58,6 @@ class Admission(Struct, frozen=True, kw_only=True):
     """Most bytes of one answer."""
     held: bool = False
     """Requests wait until `Pass.open`: the owner first wants to know who asks."""
-
-
-class SelfTests(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What came of the agent's tries of what it must not be able to do."""
-
-    write: SelfTest
-    network: SelfTest
-    processes: SelfTest
 
 
 class Refusal(Struct, frozen=True):

@@ -12,31 +12,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
-from msgspec import Struct
 
-from protocol.resources import Level, SelfTest
 from server.agents.cage import NODE, PLACES, Cage, Found, Launch, confined
 from server.agents.limits import Limits
 from server.agents.orphans import identity
+from server.agents.self_test import SelfTests
 from server.agents.spawn import spawn
 
 TRIAL_SECONDS = 10.0
 REPORT_BYTES = 4_096
 TAKEN = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"
 NOTHING_SAID = "nothing"
-
-
-class Report(Struct, frozen=True, kw_only=True):
-    """What preload.mjs tells the relay: what came of trying what must fail."""
-
-    write: SelfTest
-    network: SelfTest
-    processes: SelfTest
-
-    def proves(self, levels: tuple[Level, ...]) -> bool:
-        """Whether each of the levels was tried and held."""
-        came = dict(zip(Level, (self.write, self.network, self.processes), strict=True))
-        return all(came[level] is SelfTest.FAILED_AS_IT_MUST for level in levels)
 
 
 class Trial(NamedTuple):
@@ -51,7 +37,7 @@ class TrialRoom:
 
     def __init__(self, cage: Cage) -> None:
         self._cage = cage
-        self._report: Report | None = None
+        self._report: SelfTests | None = None
 
     async def attempt(self, found: Found) -> Trial:
         """Start Node under the flags of `found`; at most TRIAL_SECONDS. Raises OSError when
@@ -60,8 +46,8 @@ class TrialRoom:
         environment = {"HOME": str(PLACES.home), "PATH": "/usr/bin:/bin", "OPENAI_API_KEY": "none"}
         command = [str(NODE), "-e", "0"]
         code, said = await _ended(confined(command, environment, found=found, cage=self._cage))
-        report = self._report
-        proven = code == 0 and report is not None and report.proves(found.levels)
+        tests = self._report
+        proven = code == 0 and tests is not None and tests.prove(found.levels)
         return Trial(proven, said)
 
     async def take(self, reader: StreamReader, writer: StreamWriter) -> None:
@@ -71,7 +57,7 @@ class TrialRoom:
             length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
             body = await reader.readexactly(min(int(length[1]) if length else 0, REPORT_BYTES))
             with suppress(msgspec.DecodeError):
-                self._report = msgspec.json.decode(body, type=Report)
+                self._report = msgspec.json.decode(body, type=SelfTests)
             writer.write(TAKEN)
             await writer.drain()
         writer.close()

@@ -30,13 +30,13 @@ from server.agents.cage import (
     Found,
     confined,
 )
-from server.agents.trial import Report
+from server.agents.self_test import SelfTests
 from tests.fakes.model import FakeModel, calls
 from tests.fakes.scripted import Relay, Scripted, allowed, marked, scripted, until
 
 pytestmark = pytest.mark.timeout(90)
 
-HELD = Report(
+HELD = SelfTests(
     write=SelfTest.FAILED_AS_IT_MUST,
     network=SelfTest.FAILED_AS_IT_MUST,
     processes=SelfTest.FAILED_AS_IT_MUST,

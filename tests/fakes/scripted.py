@@ -22,7 +22,7 @@ from server.agents.invocation import Places
 from server.agents.limits import Limits
 from server.agents.orphans import Recorded, identity
 from server.agents.process import AgentProcess
-from server.agents.trial import Report
+from server.agents.self_test import SelfTests
 from server.world import SystemClock
 from tests.fakes.model import serving_on
 
@@ -47,7 +47,7 @@ class Relay:
     """Stands at both ends that the relay has: a unix socket and a TCP port."""
 
     def __init__(self, *routes: BaseRoute, status: int = 204) -> None:
-        self.reports: list[Report] = []
+        self.reports: list[SelfTests] = []
         self.tokens: list[str] = []
         self._status = status
         self.app = Starlette(
@@ -56,7 +56,7 @@ class Relay:
 
     async def _take(self, request: Request) -> Response:
         self.tokens.append(request.headers["authorization"])
-        self.reports.append(msgspec.json.decode(await request.body(), type=Report))
+        self.reports.append(msgspec.json.decode(await request.body(), type=SelfTests))
         return Response(status_code=self._status)
 
 

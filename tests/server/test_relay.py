@@ -16,7 +16,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from protocol.resources import SelfTest, Usage
 from server.agents.relay import Relay
 from server.agents.relay_pass import SURPRISES
-from server.agents.relay_rules import SelfTests
+from server.agents.self_test import SelfTests
 from server.demo.app import create_app
 from server.demo.wire import Turn, call
 from tests.fakes.model import (
