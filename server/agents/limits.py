@@ -98,11 +98,14 @@ def named(exit_code: int | None, stderr: str, limits: Limits) -> AgentFailure | 
         return _cpu(limits)
     if exit_code == -signal.SIGXFSZ:
         return _output(limits)
-    if exit_code in (-signal.SIGABRT, -signal.SIGTRAP) and any(
-        words in stderr for words in OUT_OF_MEMORY
-    ):
+    if exit_code in (-signal.SIGABRT, -signal.SIGTRAP) and ran_out_of_memory(stderr):
         return _memory(limits)
     return None
+
+
+def ran_out_of_memory(stderr: str) -> bool:
+    """Whether V8's last words are that its memory is full."""
+    return any(words in stderr for words in OUT_OF_MEMORY)
 
 
 def overfull(outputs: Sequence[Path], limits: Limits) -> AgentFailure | None:
