@@ -6,7 +6,7 @@ import signal
 import threading
 from contextlib import suppress
 from datetime import datetime
-from typing import IO, Any, Self
+from typing import IO, Self
 
 from server.agents.cage import IN_MEMORY, Launch
 from server.agents.invocation import Places
@@ -14,6 +14,7 @@ from server.agents.limits import Limits, overfull, watch
 from server.agents.orphans import KILL_SECONDS, Recorded, identity, kill_tree, record
 from server.agents.spawn import spawn
 from server.ports import AgentFailure, Clock
+from server.shielding import settled
 
 CHUNK = 256 * 1024
 POLL_SECONDS = 0.02
@@ -144,10 +145,6 @@ class AgentProcess:
             with suppress(OSError):
                 place.chmod(0o600)
 
-    @property
-    def read_so_far(self) -> int:
-        return self._position
-
     async def stderr_tail(self) -> str:
         def tail() -> str:
             data = self._places.stderr.read_bytes()[-STDERR_TAIL:]
@@ -218,14 +215,3 @@ class AgentProcess:
 
 def _open_outputs(places: Places) -> tuple[IO[bytes], IO[bytes]]:
     return places.stdout.open("wb"), places.stderr.open("wb")
-
-
-async def settled(work: asyncio.Future[Any]) -> asyncio.CancelledError | None:
-    """Wait until the work is done, whatever comes; the cancellation that came, if one did."""
-    cancelled = None
-    while not work.done():
-        try:
-            await asyncio.wait([work])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    return cancelled

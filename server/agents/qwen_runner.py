@@ -21,7 +21,7 @@ from server.agents.limits import MIB, Limits, named
 from server.agents.orphans import identity, reap_orphans
 from server.agents.outcome import Delivered, outcome
 from server.agents.probe import Prober
-from server.agents.process import AgentProcess, settled
+from server.agents.process import AgentProcess
 from server.agents.profile import profile_of
 from server.agents.proof import Evidence, proof
 from server.agents.reasons import FailureReason, failure
@@ -44,6 +44,7 @@ from server.ports import (
     ModelEndpoint,
     Probe,
 )
+from server.shielding import settled
 from server.world import rfc3339
 
 log = logger(__name__)
@@ -52,9 +53,10 @@ AGAIN_SECONDS = 60.0
 """After so long a host that lacked containment is examined anew."""
 SPARE_REQUESTS = 8
 """Beyond the turns: the agent also asks to sum up a long conversation, and after a refusal."""
-BYTES_PER_TOKEN = 512
-"""Most bytes of an answer that one token is worth: each comes in an envelope of some 250 bytes."""
-ENVELOPE = MIB
+EVENT_BYTES = 512
+"""Most bytes of an answer that one token is worth: each comes in an event of some 250 bytes."""
+SPARE_BYTES = MIB
+"""Of an answer, beyond what its tokens are worth."""
 
 
 class Guards(NamedTuple):
@@ -391,7 +393,7 @@ def _admission(installed: Installation, order: AgentOrder) -> Admission:
         requests=limits.turns + SPARE_REQUESTS,
         # A conversation never holds more than the window at once.
         total_tokens=limits.turns * window,
-        answer_bytes=limits.answer_tokens * BYTES_PER_TOKEN + ENVELOPE,
+        answer_bytes=limits.answer_tokens * EVENT_BYTES + SPARE_BYTES,
         held=True,
     )
 

@@ -31,8 +31,9 @@ from server.ports import (
 )
 from server.runs import attempt, back_off, tell
 from server.runs.closing import close_run
-from server.runs.rooms import Rooms, to_the_end
+from server.runs.rooms import Rooms
 from server.runs.slots import Line, Slots
+from server.shielding import to_the_end
 
 log = logger(__name__)
 

@@ -1,7 +1,6 @@
 """What a run needs of the rest of the server, in one place."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple, TypeVar
 
 from flows.registry import Catalogue
@@ -38,13 +37,3 @@ class Rooms(NamedTuple):
                 return await write()
             except StoreUnavailable:
                 await self.clock.sleep(STORE_PAUSE)
-
-
-async def to_the_end(work: Coroutine[object, object, T]) -> T:
-    """Let short work end even when its caller is cancelled meanwhile; then pass that on."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await task
-        raise
