@@ -15,6 +15,7 @@ from server.agents import containment, installation
 from server.agents.cage import SHIPPED, Found
 from server.agents.installation import find_node
 from server.agents.qwen_runner import QwenRunner
+from server.cli import UNAVAILABLE
 from server.endpoints import configured, describe, models_of, place, roles_of, uses
 from server.guards import unknown_roles
 from server.local import running_server
@@ -25,7 +26,6 @@ from server.settings import Settings, default_file
 from server.terminal import clean
 from server.world import SystemClock
 
-UNAVAILABLE = 4
 MIN_PYTHON = (3, 11)
 ENFORCED = {
     Level.FILESYSTEM: "agents see the copy under review and their own program, read-only",

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from server.agents.guardian import descendants, kill_descendants, processes, stat
+from server.world import boot_id
 
 KILL_SECONDS = 5.0
 PAUSE = 0.002
@@ -31,8 +32,7 @@ def identity(pid: int) -> Recorded | None:
     fields = stat(pid)
     if fields is None or sys.platform != "linux":
         return None
-    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-    return Recorded(pid, fields[19], boot_id)
+    return Recorded(pid, fields[19], boot_id())
 
 
 def record(pid: int, place: Path) -> Recorded | None:
