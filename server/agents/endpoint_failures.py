@@ -12,18 +12,25 @@ from msgspec import Struct
 
 from server.addresses import host_of
 from server.agents.meter import Fault
-from server.agents.probe_calls import MEND_TOOLS, MEND_WINDOW
 from server.agents.reasons import FailureReason, failure
 from server.ports import AgentFailure, ModelEndpoint
 
+MEND_WINDOW = (
+    "give the server a larger context: `OLLAMA_CONTEXT_LENGTH=32768 ollama serve`, or"
+    " `llama-server -c 32768`"
+)
+MEND_TOOLS = (
+    "start the server with tool calls: vLLM `--enable-auto-tool-choice --tool-call-parser hermes`,"
+    " llama.cpp `--jinja`; or choose a model that can call tools"
+)
 SAID_LIMIT = 300
 RETRY_AFTER_LIMIT = 86_400.0
 
 _REASON = FailureReason
-_CONTEXT = re.compile(
+CONTEXT = re.compile(
     r"context|too many tokens|prompt is too long|input is too long|maximum.{0,20}tokens", re.I
 )
-_TOOLS = re.compile(r"\btools?\b|tool[_ -]choice|function[_ -]call|--jinja", re.I)
+TOOLS = re.compile(r"\btools?\b|tool[_ -]choice|function[_ -]call|--jinja", re.I)
 _ROLES = re.compile(r"\brole\b|tool_call_id", re.I)
 """Words of a complaint about one message, not about tools as such."""
 
@@ -57,31 +64,42 @@ class Answered(Struct, frozen=True, kw_only=True):
 def by_fault(fault: Fault, endpoint: ModelEndpoint) -> AgentFailure:
     """The failure for something wrong with an answer."""
     reason, seen = fault.reason, fault.seen
-    if reason is _REASON.ENDPOINT_ERROR and _CONTEXT.search(seen):
+    if reason is _REASON.ENDPOINT_ERROR and CONTEXT.search(seen):
         return _context(seen, endpoint)
-    message = f"{host_of(endpoint.base_url)} {_DID[reason]}: {_shown(seen, endpoint)}"
+    message = f"{host_of(endpoint.base_url)} {_DID[reason]}: {shown(seen, endpoint)}"
     return failure(reason, message, hint=_HINTS.get(reason))
 
 
 def by_answer(answer: Answered, endpoint: ModelEndpoint) -> AgentFailure:
     """The failure for an HTTP status, and for what was said with it."""
     host, status, said = host_of(endpoint.base_url), answer.status, answer.said
+    match reason_of(status, said):
+        case _REASON.ENDPOINT_REFUSED_KEY as reason:
+            # What it said is left out: servers repeat the key there.
+            return failure(reason, f"{host} refuses the key with HTTP {status}")
+        case _REASON.ENDPOINT_REDIRECTS:
+            return _redirect(answer, endpoint)
+        case _REASON.CONTEXT_EXCEEDED:
+            return _context(said, endpoint)
+        case _REASON.NO_TOOL_CALLS as reason:
+            message = f"{host} takes no tool calls: {shown(said, endpoint)}"
+            return failure(reason, message, hint=MEND_TOOLS)
+        case reason:
+            message = f"{host} answers HTTP {status}: {shown(said, endpoint)}"
+            return failure(reason, message, retry_after=answer.retry_after)
+
+
+def reason_of(status: int, said: str) -> FailureReason:
+    """The reason behind an HTTP status that is no success; what was said with it tells a prompt
+    that is too long, and tools that are not taken, from other refusals."""
     if status in (401, 403):
-        # What it said is left out: servers repeat the key there.
-        message = f"{host} refuses the key with HTTP {status}"
-        return failure(_REASON.ENDPOINT_REFUSED_KEY, message)
+        return _REASON.ENDPOINT_REFUSED_KEY
     if 300 <= status < 400:
-        return _redirect(answer, endpoint)
-    if status in (400, 413, 422, 500) and _CONTEXT.search(said):
-        return _context(said, endpoint)
-    if status in (400, 422, 500, 501) and _TOOLS.search(said) and not _ROLES.search(said):
-        message = f"{host} takes no tool calls: {_shown(said, endpoint)}"
-        return failure(_REASON.NO_TOOL_CALLS, message, hint=MEND_TOOLS)
-    message = f"{host} answers HTTP {status}: {_shown(said, endpoint)}"
-    return failure(_by_status(status, said), message, retry_after=answer.retry_after)
-
-
-def _by_status(status: int, said: str) -> FailureReason:
+        return _REASON.ENDPOINT_REDIRECTS
+    if status in (400, 413, 422, 500) and CONTEXT.search(said):
+        return _REASON.CONTEXT_EXCEEDED
+    if status in (400, 422, 500, 501) and TOOLS.search(said) and not _ROLES.search(said):
+        return _REASON.NO_TOOL_CALLS
     if status == 404:
         return _REASON.ENDPOINT_NOT_FOUND
     if status == 429:
@@ -96,7 +114,7 @@ def _by_status(status: int, said: str) -> FailureReason:
 def _context(said: str, endpoint: ModelEndpoint) -> AgentFailure:
     message = (
         f"the prompt does not fit the model at {host_of(endpoint.base_url)}:"
-        f" {_shown(said, endpoint)}"
+        f" {shown(said, endpoint)}"
     )
     hint = f"{MEND_WINDOW}; or review fewer files"
     return failure(_REASON.CONTEXT_EXCEEDED, message, hint=hint)
@@ -107,7 +125,7 @@ def _redirect(answer: Answered, endpoint: ModelEndpoint) -> AgentFailure:
         target = urlsplit(answer.location).hostname
     except ValueError:
         target = None
-    where = _shown(target or "another address", endpoint)
+    where = shown(target or "another address", endpoint)
     message = (
         f"{host_of(endpoint.base_url)} sends on to {where}; podium does not follow, because the"
         " prompt would go there"
@@ -117,7 +135,7 @@ def _redirect(answer: Answered, endpoint: ModelEndpoint) -> AgentFailure:
 
 def unreachable(reason: FailureReason, why: str, endpoint: ModelEndpoint) -> AgentFailure:
     """No HTTP answer at all; `why` continues a sentence that begins with the host."""
-    return failure(reason, f"{host_of(endpoint.base_url)} {_shown(why, endpoint)}")
+    return failure(reason, f"{host_of(endpoint.base_url)} {shown(why, endpoint)}")
 
 
 def no_chat(seen: str, endpoint: ModelEndpoint) -> AgentFailure:
@@ -142,7 +160,7 @@ def retry_after(header: str | None, *, now: datetime) -> float | None:
     return min(max(seconds.total_seconds(), 0.0), RETRY_AFTER_LIMIT)
 
 
-def _shown(text: str, endpoint: ModelEndpoint) -> str:
+def shown(text: str, endpoint: ModelEndpoint) -> str:
     """Foreign text for a person: one line, no control characters, never the key."""
     if endpoint.api_key:
         text = text.replace(endpoint.api_key, "[key]")

@@ -104,7 +104,7 @@ def _lifetime(found: Probe | AgentUnavailable) -> float:
 async def _examine(http: httpx.AsyncClient, endpoint: ModelEndpoint, clock: Clock) -> Probe:
     async with http.stream("GET", f"{endpoint.base_url}/models") as response:
         body = await whole(response, host_of(endpoint.base_url))
-        check_status(response.status_code, body.decode("utf-8", "replace"), endpoint)
+        check_status(response.status_code, body, endpoint)
         demo = response.headers.get(DEMO_HEADER) is not None
     model = _choose(msgspec.json.decode(body, type=_Listing), endpoint)
     seconds_per_token = await Trial(http, endpoint, model.id, clock).run()
