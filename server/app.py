@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from flows import registry
 from server import __version__
 from server.agent import agent_of
-from server.agents.trees import PinnedTrees
+from server.agents.copies.trees import PinnedTrees
 from server.channel.commands import Commands
 from server.channel.hub import MemoryHub
 from server.channel.websocket import Channel

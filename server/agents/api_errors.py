@@ -8,8 +8,8 @@ name, and whatever a later CLI makes of an answer that was whole. The texts are 
 
 import re
 
-from server.agents.endpoint_failures import CONTEXT, TOOLS, reason_of
 from server.agents.reasons import FailureReason, failure
+from server.agents.relay.endpoint_failures import CONTEXT, TOOLS, reason_of
 from server.ports import AgentFailure
 
 API_ERROR = "[API Error"

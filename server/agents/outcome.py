@@ -5,8 +5,8 @@ import signal
 from typing import Any, NamedTuple
 
 from server.agents.api_errors import API_ERROR, error_in, failure_of
+from server.agents.containment.limits import ran_out_of_memory
 from server.agents.invocation import RESULT_TOOL
-from server.agents.limits import ran_out_of_memory
 from server.agents.reasons import FailureReason, failure
 from server.agents.stream_json import StreamParser
 from server.ports import AgentFailure

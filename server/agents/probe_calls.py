@@ -16,8 +16,8 @@ from flows.planner import BYTES_PER_TOKEN
 from flows.schemas import schema_for
 from protocol.plan import Caps
 from server.addresses import host_of
-from server.agents.endpoint_failures import MEND_TOOLS, MEND_WINDOW, shown
-from server.agents.meter import said_in
+from server.agents.relay.endpoint_failures import MEND_TOOLS, MEND_WINDOW, shown
+from server.agents.relay.meter import said_in
 from server.ports import AgentUnavailable, Clock, ModelEndpoint
 
 FILLER_BYTES = 17_000

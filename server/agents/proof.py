@@ -8,10 +8,10 @@ from msgspec import Struct
 from flows.report.proof import gaps
 from protocol.resources import Level, Proof, Receipt, SelfTest
 from server.addresses import host_of
-from server.agents.cage import Found
+from server.agents.containment.cage import Found
+from server.agents.containment.self_test import SelfTests
+from server.agents.copies.seen import Seen
 from server.agents.introduction import Init
-from server.agents.receipt import Seen
-from server.agents.self_test import SelfTests
 from server.ports import ModelEndpoint
 
 UNKNOWN = "unknown"

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from protocol.frames import FlowRunStepNotice
 from protocol.resources import Level, SelfTest
 from server.addresses import host_of
-from server.agents.process import AgentProcess
+from server.agents.containment.process import AgentProcess
+from server.agents.containment.self_test import SelfTests
 from server.agents.reasons import FailureReason, failure
-from server.agents.relay_pass import Notice, Pass
-from server.agents.self_test import SelfTests
+from server.agents.relay.passes import Notice, Pass
 from server.agents.stream_json import StreamParser
 from server.ports import AgentFailure, AgentFrame, AgentOrder, Clock, Emit
 

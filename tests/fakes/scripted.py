@@ -15,14 +15,23 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from server.agents import containment
-from server.agents.cage import NODE, PACKAGE, PLACES, Cage, Found, Launch, confined, unconfined
+from server.agents.containment import ladder
+from server.agents.containment.cage import (
+    NODE,
+    PACKAGE,
+    PLACES,
+    Cage,
+    Found,
+    Launch,
+    confined,
+    unconfined,
+)
+from server.agents.containment.limits import Limits
+from server.agents.containment.orphans import Recorded, identity
+from server.agents.containment.process import AgentProcess
+from server.agents.containment.self_test import SelfTests
 from server.agents.installation import find_node
 from server.agents.invocation import Places
-from server.agents.limits import Limits
-from server.agents.orphans import Recorded, identity
-from server.agents.process import AgentProcess
-from server.agents.self_test import SelfTests
 from server.world import SystemClock
 from tests.fakes.model import serving_on
 
@@ -37,7 +46,7 @@ def node() -> Path:
 @cache
 def allowed() -> Found:
     """What this host allows; where that is not everything the test is skipped."""
-    found = asyncio.run(containment.examine(node(), Path(__file__).parent))
+    found = asyncio.run(ladder.examine(node(), Path(__file__).parent))
     if not found.complete:
         pytest.skip(f"no complete containment here: {found.reason}")
     return found
