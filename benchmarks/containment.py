@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from server.agents import containment
-from server.agents.cage import SHIPPED, Launch, unconfined
+from server.agents.containment import ladder
+from server.agents.containment.cage import SHIPPED, Launch, unconfined
+from server.agents.containment.limits import Limits
+from server.agents.containment.spawn import spawn
+from server.agents.containment.trial import trial_room
 from server.agents.installation import find_node
-from server.agents.limits import Limits
-from server.agents.spawn import spawn
-from server.agents.trial import trial_room
 
 STARTS = 25
 NOTHING = ["-e", "0"]
@@ -31,7 +31,7 @@ class Costs(NamedTuple):
 async def containment_costs() -> Costs:
     """`contained` includes the self-test and its report."""
     node = (await asyncio.to_thread(find_node)).program
-    found = await containment.examine(node, SHIPPED)
+    found = await ladder.examine(node, SHIPPED)
     with tempfile.TemporaryDirectory() as folder:
         environment = {"HOME": folder, "PATH": "/usr/bin:/bin"}
         command = [str(node), *NOTHING]

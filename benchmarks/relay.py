@@ -18,8 +18,8 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from protocol.ids import RunId, StepId
-from server.agents.relay import Relay
-from server.agents.relay_rules import Admission
+from server.agents.relay.rules import Admission
+from server.agents.relay.server import Relay
 from server.ports import AttemptRef, ModelEndpoint
 from server.world import SystemClock
 

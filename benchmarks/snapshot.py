@@ -15,9 +15,9 @@ from pathlib import Path
 from resource import RUSAGE_CHILDREN, RUSAGE_SELF
 
 from benchmarks.rows import Row, millis, show
-from server.agents.copies import remove
-from server.agents.receipt import look
-from server.agents.snapshot import Snapshots
+from server.agents.copies.cache import remove
+from server.agents.copies.seen import look
+from server.agents.copies.snapshot import Snapshots
 
 FILES = 10_000
 PASSES = 5

@@ -1,6 +1,6 @@
 """The agent that the settings ask for, with every guard that they name."""
 
-from server.agents.limits import Limits
+from server.agents.containment.limits import Limits
 from server.agents.qwen_runner import Guards, QwenRunner
 from server.ports import Clock
 from server.settings import Settings

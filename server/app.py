@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from flows import registry
 from server import __version__
 from server.agent import agent_of
-from server.agents.trees import PinnedTrees
+from server.agents.copies.trees import PinnedTrees
 from server.channel.commands import Commands
 from server.channel.hub import MemoryHub
 from server.channel.websocket import Channel
@@ -37,7 +37,7 @@ from server.runs.rooms import Clocks, Rooms
 from server.runs.runner import Runner
 from server.settings import Settings, SettingsError
 from server.stores.sqlite import SqliteStore
-from server.world import RandomIds, SystemClock
+from server.world import RandomIds, SystemClock, boot_id
 
 log = logger(__name__)
 
@@ -83,14 +83,14 @@ async def opened(
     if misnamed:
         raise SettingsError(misnamed)
     models = models_of(settings, agent, memory=await asyncio.to_thread(available_memory))
-    boot_id = await asyncio.to_thread(_boot_id)
+    boot = await asyncio.to_thread(boot_id)
     # Its tables are read from disk at first use, which would be in the middle of a request.
     await asyncio.to_thread(mimetypes.init)
     for problem in catalogue.problems:
         log.warning("flow_not_offered", file=problem.file, problem=problem.message)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(
-            SqliteStore(settings.directory, clock=clock, committed=hub.publish, boot_id=boot_id)
+            SqliteStore(settings.directory, clock=clock, committed=hub.publish, boot_id=boot)
         )
         for path in projects:
             checked = await trees.check(path)
@@ -227,11 +227,3 @@ def _trees(settings: Settings) -> PinnedTrees:
     )
     trees.clean()
     return trees
-
-
-def _boot_id() -> str:
-    """Changes with each boot of the machine; empty where the system does not tell."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-    except OSError:
-        return ""

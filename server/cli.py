@@ -12,7 +12,7 @@ import click
 import msgspec
 from rich.console import Console
 
-from flows.report.told import read_only_of
+from flows.report.meta import read_only_of
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.report import Report
 from server import __version__, settings

@@ -11,10 +11,12 @@ from rich.console import Console
 from flows import registry
 from protocol.resources import Level
 from server.agent import agent_of
-from server.agents import containment, installation
-from server.agents.cage import SHIPPED, Found
+from server.agents import installation
+from server.agents.containment import ladder
+from server.agents.containment.cage import SHIPPED, Found
 from server.agents.installation import find_node
 from server.agents.qwen_runner import QwenRunner
+from server.cli import UNAVAILABLE
 from server.endpoints import configured, describe, models_of, place, roles_of, uses
 from server.guards import unknown_roles
 from server.local import running_server
@@ -25,7 +27,6 @@ from server.settings import Settings, default_file
 from server.terminal import clean
 from server.world import SystemClock
 
-UNAVAILABLE = 4
 MIN_PYTHON = (3, 11)
 ENFORCED = {
     Level.FILESYSTEM: "agents see the copy under review and their own program, read-only",
@@ -109,7 +110,7 @@ async def _containment(settings: Settings) -> list[Finding]:
     except AgentUnavailable:
         says = "cannot be tried without Node"
         return [Finding("contained", False, says, required=settings.contained_required)]
-    return contained(await containment.examine(node, SHIPPED), settings)
+    return contained(await ladder.examine(node, SHIPPED), settings)
 
 
 def contained(found: Found, settings: Settings) -> list[Finding]:

@@ -37,8 +37,8 @@ def unknown_roles(settings: "Settings", known: Collection[str]) -> list[str]:
     return found
 
 
-CROWDED = {("/", name) for name in ("dev", "proc", "sys", "usr")}
-"""Folders of the system that cannot hold the data folder."""
+OF_THE_SYSTEM = {("/", name) for name in ("dev", "proc", "sys", "usr")}
+"""Folders that cannot hold the data folder, as the first parts of a path."""
 Fault = tuple[str, str]
 """A key and what is wrong with it."""
 
@@ -47,7 +47,7 @@ def _data(settings: "Settings") -> Iterator[Fault]:
     if "," in settings.data:
         # The agent takes a comma between folders: it would be given another one than the copy.
         yield "data", f"{_shown(settings.data)} holds a comma; choose a folder without one"
-    if Path(settings.data).parts[:2] in CROWDED:
+    if Path(settings.data).parts[:2] in OF_THE_SYSTEM:
         # An agent's containment has its own, or all of the host's: a copy below it is not alone.
         yield "data", f"{_shown(settings.data)} belongs to the system; choose a folder elsewhere"
 

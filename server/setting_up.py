@@ -14,6 +14,7 @@ from rich.console import Console
 from server.addresses import fault_of, is_plain, is_remote
 from server.agents.installation import NODE_HINT, find_node, install_directory
 from server.agents.qwen_runner import QwenRunner
+from server.cli import UNAVAILABLE
 from server.doctor import show, tried_models
 from server.ports import AgentUnavailable, ModelEndpoint, Probe
 from server.settings import default_data, default_file, load
@@ -32,7 +33,6 @@ NAME = "default"
 KEY_VARIABLE = "OPENAI_API_KEY"
 EXAMPLE = "https://models.example.org/v1"
 INSTALL_SECONDS = 600.0
-UNAVAILABLE = 4
 
 
 class Found(NamedTuple):

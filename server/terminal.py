@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from flows.report.told import STALE
+from flows.report.meta import STALE
 from protocol.frames import (
     FlowRunFinding,
     FlowRunFinished,

@@ -5,6 +5,7 @@ import secrets
 import time
 import uuid
 from datetime import UTC, datetime
+from pathlib import Path
 
 
 class SystemClock:
@@ -24,6 +25,14 @@ class RandomIds:
 
     def marker(self) -> str:
         return secrets.token_hex(8)
+
+
+def boot_id() -> str:
+    """Changes with each boot of the machine; empty where the system does not tell."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return ""
 
 
 def rfc3339(moment: datetime) -> str:

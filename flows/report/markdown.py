@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 
 from flows.report.answer import DEMO_LABEL
 from flows.report.escape import code, fence, inline, prose
+from flows.report.meta import STALE, is_stale, leads, read_only_of, read_only_section
 from flows.report.sections import place
-from flows.report.told import STALE, is_stale, leads, read_only_of, read_only_section
 from protocol.report import (
     Citation,
     Finding,

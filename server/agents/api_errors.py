@@ -1,39 +1,28 @@
 """What the CLI says of a refused or broken model call, as its reason.
 
-The relay sees the call itself and knows better; this is what is left where only the text is there.
-The texts are those of qwen-code 0.24.4 and of the common model servers.
+The relay sees nearly every such call itself, knows better, and ends the attempt before the CLI can
+speak of it. This is what is left where only the text is there: what the relay refused in its own
+name, and whatever a later CLI makes of an answer that was whole. The texts are those of qwen-code
+0.24.4 and of the common model servers.
 """
 
 import re
 
 from server.agents.reasons import FailureReason, failure
+from server.agents.relay.endpoint_failures import CONTEXT, TOOLS, reason_of
 from server.ports import AgentFailure
 
 API_ERROR = "[API Error"
 MAX_SHOWN = 400
+TOO_LARGE = 413
 
 # Only where the status stands: a port, or a number of bytes, may look like one.
 _STATUS = re.compile(r"\[API Error:?\s*(?:HTTP\s*)?([345]\d\d)\b|\bHTTP ([345]\d\d)\)")
 _ENDS_IN_ERROR = re.compile(r"\[API Error[^\n]*\]\s*$")
 
-_BY_STATUS = {
-    401: FailureReason.ENDPOINT_REFUSED_KEY,
-    403: FailureReason.ENDPOINT_REFUSED_KEY,
-    404: FailureReason.ENDPOINT_NOT_FOUND,
-    413: FailureReason.CONTEXT_EXCEEDED,
-    429: FailureReason.RATE_LIMITED,
-}
-_PASSING = frozenset({408, 409, 425})
-"""Refusals that the next request may not meet."""
-
-_REFUSALS = (
-    (re.compile(r"context", re.I), FailureReason.CONTEXT_EXCEEDED),
-    (re.compile(r"tool choice|support tools|tools? (?:is|are) not support", re.I),
-     FailureReason.NO_TOOL_CALLS),
-)  # fmt: skip
-"""What stands in the text of a 400, and of an error in the middle of a stream."""
-
-_BREAKS = (
+_WITHOUT_STATUS = (
+    (CONTEXT, FailureReason.CONTEXT_EXCEEDED),
+    (TOOLS, FailureReason.NO_TOOL_CALLS),
     (re.compile(r"empty response", re.I), FailureReason.EMPTY_ANSWER),
     (re.compile(r"finish reason|\bterminated|socket|aborted|ECONNRESET|premature", re.I),
      FailureReason.STREAM_CUT),
@@ -41,7 +30,7 @@ _BREAKS = (
     (re.compile(r"Connection error|ECONNREFUSED|ENOTFOUND|fetch failed|timed? ?out", re.I),
      FailureReason.ENDPOINT_UNREACHABLE),
 )  # fmt: skip
-"""What the CLI says of a call that came to no answer, where there is no status."""
+"""What the CLI says of a call that broke off, or came to no answer at all."""
 
 
 def error_in(text: str, *, alone: bool) -> str | None:
@@ -61,15 +50,9 @@ def failure_of(text: str) -> AgentFailure:
 
 
 def _reason(text: str) -> FailureReason:
-    found = _STATUS.search(text)
-    status = int(found[1] or found[2]) if found else 0
-    if status in _BY_STATUS:
-        return _BY_STATUS[status]
-    if 300 <= status < 400:
-        return FailureReason.ENDPOINT_REDIRECTS
-    if status >= 500 or status in _PASSING:
-        return FailureReason.ENDPOINT_OVERLOADED
-    for pattern, reason in (*_REFUSALS, *_BREAKS) if not status else _REFUSALS:
-        if status in (0, 400) and pattern.search(text):
-            return reason
-    return FailureReason.API_ERROR if status else FailureReason.ENDPOINT_ERROR
+    if found := _STATUS.search(text):
+        status = int(found[1] or found[2])
+        # It says this of its own prompt, in words that do not name the context.
+        return FailureReason.CONTEXT_EXCEEDED if status == TOO_LARGE else reason_of(status, text)
+    known = (reason for pattern, reason in _WITHOUT_STATUS if pattern.search(text))
+    return next(known, FailureReason.ENDPOINT_ERROR)

@@ -5,6 +5,7 @@ import signal
 from typing import Any, NamedTuple
 
 from server.agents.api_errors import API_ERROR, error_in, failure_of
+from server.agents.containment.limits import ran_out_of_memory
 from server.agents.invocation import RESULT_TOOL
 from server.agents.reasons import FailureReason, failure
 from server.agents.stream_json import StreamParser
@@ -13,8 +14,6 @@ from server.ports import AgentFailure
 NO_TURN_LEFT, NO_BUDGET_LEFT = 53, 55
 """Exit codes of the CLI without a result line (measured); 128 and more is a signal."""
 OUTSIDE = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
-HEAP_IS_FULL = ("heap out of memory", "process out of memory", "llocation failed")
-"""The last words of the CLI's JavaScript engine before it aborts."""
 MAX_SHOWN = 300
 
 
@@ -80,7 +79,7 @@ def _by_signal(by: signal.Signals, stderr: str) -> AgentFailure:
     if by is signal.SIGKILL:
         message = "the agent was killed, most likely by the kernel because memory ran out"
         return failure(FailureReason.KILLED, message)
-    if any(words in stderr for words in HEAP_IS_FULL):
+    if ran_out_of_memory(stderr):
         return failure(FailureReason.MEMORY_LIMIT, "the agent's memory is full")
     return failure(FailureReason.CRASHED, f"the agent crashed with {by.name}")
 

@@ -17,8 +17,6 @@ from server.addresses import host_of
 from server.agents.probe_calls import Trial, check_status, whole
 from server.ports import AgentUnavailable, Clock, ModelEndpoint, Probe
 
-__all__ = ["Prober", "host_of"]
-
 DEMO_HEADER = "x-podium-demo"
 GOOD_SECONDS, BAD_SECONDS = 600.0, 5.0
 CONNECT_SECONDS = 5.0
@@ -106,7 +104,7 @@ def _lifetime(found: Probe | AgentUnavailable) -> float:
 async def _examine(http: httpx.AsyncClient, endpoint: ModelEndpoint, clock: Clock) -> Probe:
     async with http.stream("GET", f"{endpoint.base_url}/models") as response:
         body = await whole(response, host_of(endpoint.base_url))
-        check_status(response.status_code, body.decode("utf-8", "replace"), endpoint)
+        check_status(response.status_code, body, endpoint)
         demo = response.headers.get(DEMO_HEADER) is not None
     model = _choose(msgspec.json.decode(body, type=_Listing), endpoint)
     seconds_per_token = await Trial(http, endpoint, model.id, clock).run()

@@ -16,6 +16,8 @@ from flows.planner import BYTES_PER_TOKEN
 from flows.schemas import schema_for
 from protocol.plan import Caps
 from server.addresses import host_of
+from server.agents.relay.endpoint_failures import MEND_TOOLS, MEND_WINDOW, shown
+from server.agents.relay.meter import said_in
 from server.ports import AgentUnavailable, Clock, ModelEndpoint
 
 FILLER_BYTES = 17_000
@@ -24,14 +26,6 @@ MAX_ANSWER = 4 * 1024 * 1024
 """Bytes of one answer; a model's is some kilobytes."""
 TRIES = 2
 """For the result: a model that misses the form once gets a repair in a run, too."""
-MEND_WINDOW = (
-    "give the server a larger context: `OLLAMA_CONTEXT_LENGTH=32768 ollama serve`, or"
-    " `llama-server -c 32768`"
-)
-MEND_TOOLS = (
-    "start the server with tool calls: vLLM `--enable-auto-tool-choice --tool-call-parser hermes`,"
-    " llama.cpp `--jinja`; or choose a model that can call tools"
-)
 MEND_SCHEMA = "choose a larger model, or update the server: results are nested JSON of a schema"
 
 TOOL = "podium_probe"
@@ -183,8 +177,8 @@ class Trial:
         url = f"{self._endpoint.base_url}/chat/completions"
         async with self._http.stream("POST", url, json=body) as response:
             if response.is_error:
-                text = (await whole(response, self._host)).decode("utf-8", "replace")
-                check_status(response.status_code, text, self._endpoint)
+                refused = await whole(response, self._host)
+                check_status(response.status_code, refused, self._endpoint)
             async for line in _lines(response, self._host):
                 data = line.removeprefix(b"data:").strip()
                 if not line.startswith(b"data:") or data == b"[DONE]":
@@ -194,12 +188,12 @@ class Trial:
                     yield choice.delta or _Delta()
 
 
-def check_status(status: int, text: str, endpoint: ModelEndpoint) -> None:
+def check_status(status: int, body: bytes, endpoint: ModelEndpoint) -> None:
     """Turn an HTTP error into its reason and its way out."""
     if status < 400:
         return
     host = host_of(endpoint.base_url)
-    said = "".join(c if c.isprintable() else " " for c in " ".join(text.split()))[:200]
+    said = shown(said_in(body), endpoint)
     if status in (401, 403):
         hint = f"set OPENAI_API_KEY, or api_key_env in [endpoints.{endpoint.name}]"
         raise AgentUnavailable("endpoint_refused_key", f"{host} refuses the key", hint=hint)

@@ -5,7 +5,6 @@ tested: another one may offer another tool, or mean something else by the same f
 `make bump-qwen VERSION=x` measures a version and says what differs.
 """
 
-import re
 from collections.abc import Mapping
 from importlib import resources
 from types import MappingProxyType
@@ -16,7 +15,6 @@ from msgspec import Meta, Struct
 
 from server.ports import AgentUnavailable
 
-VERSION = re.compile(r"\d+\.\d+\.\d+")
 Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Flag = Annotated[str, Meta(pattern=r"^--[a-z][a-z-]{1,40}$")]
 

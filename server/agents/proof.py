@@ -8,16 +8,13 @@ from msgspec import Struct
 from flows.report.proof import gaps
 from protocol.resources import Level, Proof, Receipt, SelfTest
 from server.addresses import host_of
-from server.agents.cage import Found
+from server.agents.containment.cage import Found
+from server.agents.containment.self_test import SelfTests
+from server.agents.copies.seen import Seen
 from server.agents.introduction import Init
-from server.agents.receipt import Seen
-from server.agents.relay_rules import SelfTests
 from server.ports import ModelEndpoint
 
 UNKNOWN = "unknown"
-NOTHING_TRIED = SelfTests(
-    write=SelfTest.NOT_RUN, network=SelfTest.NOT_RUN, processes=SelfTest.NOT_RUN
-)
 
 
 class Evidence(Struct, frozen=True, kw_only=True):
@@ -48,12 +45,10 @@ def proof(evidence: Evidence) -> Receipt:
 
 
 def _seen(evidence: Evidence) -> Receipt:
-    init, tests = evidence.init, evidence.tests or NOTHING_TRIED
+    init = evidence.init
+    came = evidence.tests.by_level if evidence.tests else {}
     # What is no level was not tried, whatever a program says that no self-test came before.
-    write, network, processes = (
-        came if level in evidence.found.levels else SelfTest.NOT_RUN
-        for level, came in zip(Level, (tests.write, tests.network, tests.processes), strict=True)
-    )
+    tried = {level: came.get(level, SelfTest.NOT_RUN) for level in evidence.found.levels}
     return Receipt(
         agent="qwen",
         agent_version=init.version if init else evidence.version,
@@ -63,9 +58,9 @@ def _seen(evidence: Evidence) -> Receipt:
         host=host_of(evidence.endpoint.base_url),
         contained=evidence.found.contained,
         levels=list(evidence.found.levels),
-        write_probe=write,
-        network_probe=network,
-        process_probe=processes,
+        write_probe=tried.get(Level.FILESYSTEM, SelfTest.NOT_RUN),
+        network_probe=tried.get(Level.NETWORK, SelfTest.NOT_RUN),
+        process_probe=tried.get(Level.PROCESSES, SelfTest.NOT_RUN),
         tree_before=evidence.before.tree,
         tree_after=evidence.after.tree,
         repository_before=evidence.before.repository,

@@ -12,23 +12,24 @@ from urllib.parse import urlsplit
 
 from protocol.frames import Channel, FlowRunStepDelta
 from protocol.resources import Level
-from server.agents import cage, containment, installation, invocation
-from server.agents.cage import Cage, Found, Launch
+from server.agents import installation, invocation
+from server.agents.containment import cage, ladder
+from server.agents.containment.cage import Cage, Found, Launch
+from server.agents.containment.limits import MIB, Limits, named
+from server.agents.containment.orphans import identity, reap_orphans
+from server.agents.containment.process import AgentProcess
+from server.agents.copies.seen import Seen, look
 from server.agents.installation import Installation
 from server.agents.introduction import Expected
 from server.agents.invocation import Door, Places
-from server.agents.limits import MIB, Limits, named
-from server.agents.orphans import identity, reap_orphans
 from server.agents.outcome import Delivered, outcome
 from server.agents.probe import Prober
-from server.agents.process import AgentProcess, settled
 from server.agents.profile import profile_of
 from server.agents.proof import Evidence, proof
 from server.agents.reasons import FailureReason, failure
-from server.agents.receipt import Seen, look
-from server.agents.relay import Relay
-from server.agents.relay_pass import Pass
-from server.agents.relay_rules import Admission
+from server.agents.relay.passes import Pass
+from server.agents.relay.rules import Admission
+from server.agents.relay.server import Relay
 from server.agents.stream_json import StreamParser
 from server.agents.watch import Watcher, escaped
 from server.logs import logger
@@ -44,6 +45,7 @@ from server.ports import (
     ModelEndpoint,
     Probe,
 )
+from server.shielding import settled
 from server.world import rfc3339
 
 log = logger(__name__)
@@ -52,9 +54,10 @@ AGAIN_SECONDS = 60.0
 """After so long a host that lacked containment is examined anew."""
 SPARE_REQUESTS = 8
 """Beyond the turns: the agent also asks to sum up a long conversation, and after a refusal."""
-BYTES_PER_TOKEN = 512
-"""Most bytes of an answer that one token is worth: each comes in an envelope of some 250 bytes."""
-ENVELOPE = MIB
+EVENT_BYTES = 512
+"""Most bytes of an answer that one token is worth: each comes in an event of some 250 bytes."""
+SPARE_BYTES = MIB
+"""Of an answer, beyond what its tokens are worth."""
 
 
 class Guards(NamedTuple):
@@ -144,7 +147,7 @@ class QwenRunner:
             due = self._examined_at is None or now - self._examined_at >= AGAIN_SECONDS
             if due and not self._found.complete:
                 package = installed.cli.parent
-                self._found = await containment.examine(installed.node, package)
+                self._found = await ladder.examine(installed.node, package)
                 self._examined_at = now
         return self._found
 
@@ -416,7 +419,7 @@ def _admission(installed: Installation, order: AgentOrder) -> Admission:
         requests=limits.turns + SPARE_REQUESTS,
         # A conversation never holds more than the window at once.
         total_tokens=limits.turns * window,
-        answer_bytes=limits.answer_tokens * BYTES_PER_TOKEN + ENVELOPE,
+        answer_bytes=limits.answer_tokens * EVENT_BYTES + SPARE_BYTES,
         held=True,
     )
 

@@ -65,7 +65,6 @@ class StreamParser:
         self.refusal = ""
         """Why the last answer was against the schema; empty when it was not."""
         self.broken_lines = 0
-        self.events = 0
 
     @property
     def cut(self) -> bool:
@@ -130,7 +129,6 @@ class StreamParser:
         if not isinstance(event, dict):
             self.broken_lines += 1
             return []
-        self.events += 1
         try:
             return self._event(event)
         except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError):

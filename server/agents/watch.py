@@ -8,12 +8,12 @@ from collections import deque
 from collections.abc import Sequence
 
 from protocol.frames import FlowRunStepNotice
-from protocol.resources import SelfTest
+from protocol.resources import Level, SelfTest
 from server.addresses import host_of
-from server.agents.process import AgentProcess
+from server.agents.containment.process import AgentProcess
+from server.agents.containment.self_test import SelfTests
 from server.agents.reasons import FailureReason, failure
-from server.agents.relay_pass import Notice, Pass
-from server.agents.relay_rules import SelfTests
+from server.agents.relay.passes import Notice, Pass
 from server.agents.stream_json import StreamParser
 from server.ports import AgentFailure, AgentFrame, AgentOrder, Clock, Emit
 
@@ -22,6 +22,12 @@ FIRST_NOTICE, NEXT_NOTICE = 20.0, 60.0
 between two further notices."""
 MAX_NOTICES = 32
 """Of the relay, waiting to be told."""
+COULD = {
+    Level.FILESYSTEM: "write into the copy or see podium's files",
+    Level.NETWORK: "reach the host's network",
+    Level.PROCESSES: "reach a process of the host",
+}
+"""What an agent could do where a level did not hold."""
 
 
 class Watcher:
@@ -159,15 +165,7 @@ def escaped(tests: SelfTests | None) -> AgentFailure | None:
     """What an agent could do from inside its containment that it must not be able to do."""
     if tests is None:
         return None
-    could = [
-        words
-        for outcome, words in (
-            (tests.write, "write into the copy or see podium's files"),
-            (tests.network, "reach the host's network"),
-            (tests.processes, "reach a process of the host"),
-        )
-        if outcome is SelfTest.SUCCEEDED
-    ]
+    could = [words for level, words in COULD.items() if tests.by_level[level] is SelfTest.SUCCEEDED]
     if not could:
         return None
     message = f"from inside its containment the agent could {' and '.join(could)}"

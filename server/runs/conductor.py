@@ -7,7 +7,7 @@ goes on where the last one was, whatever ended that one.
 import asyncio
 import random
 from collections.abc import Sequence
-from typing import assert_never
+from typing import Any, assert_never
 
 import msgspec
 
@@ -31,8 +31,9 @@ from server.ports import (
 )
 from server.runs import attempt, back_off, tell
 from server.runs.closing import close_run
-from server.runs.rooms import Rooms, to_the_end
+from server.runs.rooms import Rooms
 from server.runs.slots import Line, Slots
+from server.shielding import to_the_end
 
 log = logger(__name__)
 
@@ -151,7 +152,7 @@ class Conductor:
         ref, step = self._ref(step_id), self._steps[step_id]
         result = self._cut_short.pop(step_id, None)
         frames = tell.attempt_end(ref, step, status, result=result, reason=reason)
-        change = _change(status, reason, result, crashed=crashed)
+        change = _change(status, result, reason=reason, crashed=crashed)
         await self._rooms.record(lambda: self._rooms.store.change_step(ref, change, frames))
 
     def _ref(self, step_id: StepId) -> AttemptRef:
@@ -305,14 +306,7 @@ class Conductor:
         frames = tell.attempt_end(
             ref, step, StepStatus.COMPLETED, result=result, findings=accepted.findings
         )
-        change = StepChange(
-            status=StepStatus.COMPLETED,
-            output=accepted.output,
-            exit_code=result.exit_code if result else None,
-            usage=result.usage if result else None,
-            receipt=result.receipt if result else None,
-            denied_tools=result.denied_tools if result else 0,
-        )
+        change = _change(StepStatus.COMPLETED, result, output=accepted.output)
         await self._rooms.record(lambda: self._rooms.store.change_step(ref, change, frames))
         self._note(engine.StepDelivered(step_id=step.id, output=accepted.output))
 
@@ -340,16 +334,13 @@ class Conductor:
         frames = tell.attempt_end(
             ref, step, status, result=result, reason=failure.reason, message=message
         )
-        change = StepChange(
-            status=status,
+        change = _change(
+            status,
+            result,
             reason=failure.reason,
             error=failure.message,
-            exit_code=result.exit_code if result else None,
-            usage=result.usage if result else None,
-            receipt=result.receipt if result else None,
             retried=retried,
             repairing=after.repairs > before.repairs,
-            denied_tools=result.denied_tools if result else 0,
         )
         await self._rooms.record(lambda: self._rooms.store.change_step(ref, change, frames))
         if change.repairing and result is not None:
@@ -402,7 +393,7 @@ class Conductor:
     async def _drop(self, step: PlannedStep, status: StepStatus, reason: str) -> None:
         ref, result = self._ref(step.id), self._cut_short.pop(step.id, None)
         frames = tell.attempt_end(ref, step, status, result=result, reason=reason)
-        change = _change(status, reason, result)
+        change = _change(status, result, reason=reason)
         await self._rooms.record(lambda: self._rooms.store.change_step(ref, change, frames))
 
     async def _end(self, status: RunStatus, reason: str | None) -> None:
@@ -414,17 +405,18 @@ def _chance() -> float:
     return random.random()  # noqa: S311 - no secret
 
 
-def _change(
-    status: StepStatus, reason: str, result: AgentResult | None, *, crashed: bool = False
-) -> StepChange:
-    """The end of an attempt that delivered nothing, with its cost and its receipt if it had any."""
-    return StepChange(
-        status=status,
-        reason=reason,
-        crashed=crashed,
-        usage=result.usage if result else None,
-        receipt=result.receipt if result else None,
-        denied_tools=result.denied_tools if result else 0,
+def _change(status: StepStatus, result: AgentResult | None, **more: Any) -> StepChange:
+    """The end of an attempt, with its cost and its receipt if it had any. `more` are further fields
+    of the change."""
+    change = StepChange(status=status, **more)
+    if result is None:
+        return change
+    return msgspec.structs.replace(
+        change,
+        exit_code=result.exit_code,
+        usage=result.usage,
+        receipt=result.receipt,
+        denied_tools=result.denied_tools,
     )
 
 

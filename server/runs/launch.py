@@ -22,7 +22,8 @@ from protocol.resources import ModelInfo, Project, Run
 from protocol.states import RunStatus
 from server.ports import AgentUnavailable, KeyConflict, Launched, NewRun, RunRecord
 from server.runs.models import Model, Ready, needed_endpoints
-from server.runs.rooms import Rooms, to_the_end
+from server.runs.rooms import Rooms
+from server.shielding import to_the_end
 from server.world import rfc3339
 
 

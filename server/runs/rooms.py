@@ -1,7 +1,7 @@
 """What a run needs of the rest of the server, in one place."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple, TypeVar
 
 from flows.registry import Catalogue
@@ -42,13 +42,3 @@ class Rooms(NamedTuple):
                 if self.gave_up.is_set():
                     raise
                 await self.clock.sleep(STORE_PAUSE)
-
-
-async def to_the_end(work: Coroutine[object, object, T]) -> T:
-    """Let short work end even when its caller is cancelled meanwhile; then pass that on."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await task
-        raise

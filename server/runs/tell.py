@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 
 from flows.facts import Facts
-from flows.report.told import is_stale, read_only_of
+from flows.report.meta import is_stale, read_only_of
 from protocol.frames import (
     FlowRunFinding,
     FlowRunFinished,

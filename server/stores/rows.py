@@ -10,7 +10,7 @@ import msgspec
 from flows.facts import StepFact
 from protocol.codec import encode
 from protocol.commands import Band
-from protocol.ids import Gen, ProjectId, RunId, StepId, UserId
+from protocol.ids import ProjectId, RunId, StepId, UserId
 from protocol.plan import FlowPlan, StepKind
 from protocol.resources import Project, Receipt, ReportRef, Run, Step, Usage
 from protocol.states import RunStatus, StepStatus
@@ -123,7 +123,3 @@ def optional(blob: bytes | None) -> Any:
 
 def blob(value: object) -> bytes | None:
     return None if value is None else encode(value)
-
-
-def generation(row: sqlite3.Row) -> tuple[Gen, int]:
-    return Gen(row["gen"]), row["base"]

@@ -11,8 +11,9 @@ from starlette.routing import Mount
 
 from flows.briefing import Prompt
 from protocol.ids import RunId, StepId
-from server.agents import cage, installation, invocation
-from server.agents.cage import BASE_URL, PLACES, Found, confined
+from server.agents import installation, invocation
+from server.agents.containment import cage
+from server.agents.containment.cage import BASE_URL, PLACES, Found, confined
 from server.agents.installation import Installation
 from server.agents.invocation import Door
 from server.ports import AgentOrder, AttemptLimits, AttemptRef, ModelEndpoint

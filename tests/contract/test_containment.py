@@ -19,8 +19,8 @@ import pytest
 from starlette.routing import Mount
 
 from protocol.resources import Level, SelfTest
-from server.agents import containment
-from server.agents.cage import (
+from server.agents.containment import ladder
+from server.agents.containment.cage import (
     BASE_URL,
     ESCAPED,
     NODE,
@@ -30,13 +30,13 @@ from server.agents.cage import (
     Found,
     confined,
 )
-from server.agents.trial import Report
+from server.agents.containment.self_test import SelfTests
 from tests.fakes.model import FakeModel, calls
 from tests.fakes.scripted import Relay, Scripted, allowed, marked, scripted, until
 
 pytestmark = pytest.mark.timeout(90)
 
-HELD = Report(
+HELD = SelfTests(
     write=SelfTest.FAILED_AS_IT_MUST,
     network=SelfTest.FAILED_AS_IT_MUST,
     processes=SelfTest.FAILED_AS_IT_MUST,
@@ -71,7 +71,7 @@ async def test_a_node_that_does_not_start_inside_is_said(tmp_path: Path, found: 
     wrapper = tmp_path / "node"
     wrapper.write_text(f"#!{sys.prefix}/bin/python\n")
     wrapper.chmod(0o755)
-    without = await containment.examine(wrapper, tmp_path)
+    without = await ladder.examine(wrapper, tmp_path)
     assert without.levels == ()
     assert without.reason is not None
     assert "Node does not start" in without.reason

@@ -15,11 +15,12 @@ import msgspec
 import pytest
 
 from protocol.resources import Proof, SelfTest
-from server.agents import cage, invocation, qwen_runner, stream_json
-from server.agents.cage import PRELOAD, Launch
+from server.agents import invocation, qwen_runner, stream_json
+from server.agents.containment import cage
+from server.agents.containment.cage import PRELOAD, Launch
+from server.agents.copies.seen import Seen
 from server.agents.installation import Installation
-from server.agents.receipt import Seen
-from server.agents.relay_rules import Admission
+from server.agents.relay.rules import Admission
 from server.ports import AgentOrder, AgentResult
 from tests.contract.test_qwen_cli import GOOD, Bench, bench
 from tests.contract.test_stand_in import standing_in

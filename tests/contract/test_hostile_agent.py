@@ -15,7 +15,7 @@ import pytest
 
 from protocol.codec import encode, encode_frame
 from protocol.resources import Containment, Proof, SelfTest
-from server.agents import seccomp
+from server.agents.containment import seccomp
 from server.agents.installation import Installation
 from server.agents.qwen_runner import Guards, QwenRunner
 from server.ports import AgentResult

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from protocol.frames import FlowRunStepNotice
-from server.agents import relay_chat
+from server.agents.relay import chat
 from tests.contract.test_qwen_cli import GOOD, Bench, bench
 from tests.fakes.model import calls, cuts_json, refuses
 
@@ -50,7 +50,7 @@ async def test_a_cut_result_is_a_failure(tmp_path: Path) -> None:
 async def test_without_the_relays_look_the_cli_would_call_it_a_success(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay_chat, "must_deliver", lambda asked, admission: False)
+    monkeypatch.setattr(chat, "must_deliver", lambda asked, admission: False)
     async with bench(tmp_path, CUT) as (here, _):
         result = await here.run()
     assert result.failure is None

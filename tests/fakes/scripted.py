@@ -15,14 +15,23 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from server.agents import containment
-from server.agents.cage import NODE, PACKAGE, PLACES, Cage, Found, Launch, confined, unconfined
+from server.agents.containment import ladder
+from server.agents.containment.cage import (
+    NODE,
+    PACKAGE,
+    PLACES,
+    Cage,
+    Found,
+    Launch,
+    confined,
+    unconfined,
+)
+from server.agents.containment.limits import Limits
+from server.agents.containment.orphans import Recorded, identity
+from server.agents.containment.process import AgentProcess
+from server.agents.containment.self_test import SelfTests
 from server.agents.installation import find_node
 from server.agents.invocation import Places
-from server.agents.limits import Limits
-from server.agents.orphans import Recorded, identity
-from server.agents.process import AgentProcess
-from server.agents.trial import Report
 from server.world import SystemClock
 from tests.fakes.model import serving_on
 
@@ -37,7 +46,7 @@ def node() -> Path:
 @cache
 def allowed() -> Found:
     """What this host allows; where that is not everything the test is skipped."""
-    found = asyncio.run(containment.examine(node(), Path(__file__).parent))
+    found = asyncio.run(ladder.examine(node(), Path(__file__).parent))
     if not found.complete:
         pytest.skip(f"no complete containment here: {found.reason}")
     return found
@@ -47,7 +56,7 @@ class Relay:
     """Stands at both ends that the relay has: a unix socket and a TCP port."""
 
     def __init__(self, *routes: BaseRoute, status: int = 204) -> None:
-        self.reports: list[Report] = []
+        self.reports: list[SelfTests] = []
         self.tokens: list[str] = []
         self._status = status
         self.app = Starlette(
@@ -56,7 +65,7 @@ class Relay:
 
     async def _take(self, request: Request) -> Response:
         self.tokens.append(request.headers["authorization"])
-        self.reports.append(msgspec.json.decode(await request.body(), type=Report))
+        self.reports.append(msgspec.json.decode(await request.body(), type=SelfTests))
         return Response(status_code=self._status)
 
 

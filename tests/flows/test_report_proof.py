@@ -11,8 +11,8 @@ from flows.engine import READ_ONLY_UNPROVEN
 from flows.facts import StepFact
 from flows.report import markdown
 from flows.report.build import build, same
+from flows.report.meta import STALE, is_stale, read_only_of, read_only_section
 from flows.report.proof import Attempted, attempts_of, gaps, read_only, stale, violations
-from flows.report.told import STALE, is_stale, read_only_of, read_only_section
 from protocol.ids import StepId
 from protocol.report import ReadOnly, ReadOnlyVerdict, Report
 from protocol.resources import Containment, Level, Proof, Receipt, SelfTest

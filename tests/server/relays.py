@@ -11,9 +11,9 @@ import httpx
 import msgspec
 
 from protocol.ids import RunId, StepId
-from server.agents.relay import Relay
-from server.agents.relay_pass import Notice, Pass
-from server.agents.relay_rules import Admission
+from server.agents.relay.passes import Notice, Pass
+from server.agents.relay.rules import Admission
+from server.agents.relay.server import Relay
 from server.ports import AgentFailure, AttemptRef, ModelEndpoint
 
 KEY = "sk-the-key-that-nobody-sees"

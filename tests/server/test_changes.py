@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from protocol.plan import LineRange
-from server.agents import changes
-from server.agents.changes import BadScope, find_changes
-from server.agents.snapshot import pin
+from server.agents.copies import changes
+from server.agents.copies.changes import BadScope, find_changes
+from server.agents.copies.snapshot import pin
 from tests.server.test_snapshot import Shop, names, shop, state_of
 
 __all__ = ["shop"]

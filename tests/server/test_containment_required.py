@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from server.agents import containment
+from server.agents.containment import ladder
 from server.agents.qwen_runner import Guards, QwenRunner
 from server.ports import AgentUnavailable
 from server.world import SystemClock
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.real_agent
 
 @pytest.fixture
 def _no_bubblewrap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(containment, "_on_path", lambda: None)
+    monkeypatch.setattr(ladder, "_on_path", lambda: None)
 
 
 async def started(place: Path, guards: Guards) -> list[str]:

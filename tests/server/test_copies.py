@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from server.agents import git, seals
-from server.agents.pinned import Pinned
-from server.agents.snapshot import Snapshots
+from server.agents.copies import git, seals
+from server.agents.copies.pinned import Pinned
+from server.agents.copies.snapshot import Snapshots
 from tests.server.test_snapshot import Shop, names, shop
 
 __all__ = ["shop"]
@@ -213,7 +213,7 @@ def test_a_crash_leaves_no_copy_or_a_whole_one(
     Snapshots(shop.data).pin(shop.path)
     shop.write(a_py="2\n")
     with monkeypatch.context() as patched:
-        patched.setattr(f"server.agents.copies.{step}", crash)
+        patched.setattr(f"server.agents.copies.cache.{step}", crash)
         with pytest.raises(KeyboardInterrupt):
             Snapshots(shop.data).pin(shop.path)
     snapshots = Snapshots(shop.data)

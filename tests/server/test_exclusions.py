@@ -2,7 +2,7 @@
 
 import pytest
 
-from server.agents.exclusions import is_secret
+from server.agents.copies.exclusions import is_secret
 
 SECRET = """
 .env .ENV .env.local .env-prod prod.env .envrc deploy/.env server.pem a/b.KEY id_rsa id_rsa.bak

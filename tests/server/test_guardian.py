@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from server.agents.spawn import GUARDIAN
+from server.agents.containment.spawn import GUARDIAN
 from tests.contract.test_containment import dies_with_its_server
 from tests.fakes.scripted import marked, scripted, until
 

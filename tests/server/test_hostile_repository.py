@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import pytest
 
-from server.agents import git, listing
-from server.agents.changes import find_changes
-from server.agents.git import GitError
-from server.agents.pinned import Pinned
-from server.agents.receipt import look
-from server.agents.snapshot import Snapshots, pin
+from server.agents.copies import git, listing
+from server.agents.copies.changes import find_changes
+from server.agents.copies.git import GitError
+from server.agents.copies.pinned import Pinned
+from server.agents.copies.seen import look
+from server.agents.copies.snapshot import Snapshots, pin
 from tests.server.test_snapshot import Shop, names, shop, state_of
 
 __all__ = ["shop"]

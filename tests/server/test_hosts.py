@@ -11,9 +11,9 @@ import pytest
 
 from protocol.resources import Level
 from server import doctor
-from server.agents import containment
-from server.agents.cage import Found
-from server.agents.refusals import Host
+from server.agents.containment import ladder
+from server.agents.containment.cage import Found
+from server.agents.containment.refusals import Host
 from server.settings import Settings
 from tests.fakes.scripted import allowed, marked, node
 
@@ -56,13 +56,13 @@ def refusing(place: Path, real: Found, **flags: str) -> Path:
 
 
 async def examined(place: Path, bwrap: Path) -> Found:
-    return await containment.examine(node(), place, bwrap=bwrap)
+    return await ladder.examine(node(), place, bwrap=bwrap)
 
 
 @pytest.fixture
 def host(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Host:
     found: Host = getattr(request, "param", Host())
-    monkeypatch.setattr(containment, "this_host", lambda: found)
+    monkeypatch.setattr(ladder, "this_host", lambda: found)
     return found
 
 
@@ -188,7 +188,7 @@ async def test_a_flag_without_effect_is_seen_from_inside(
 async def test_a_bubblewrap_that_hangs_is_given_up(
     tmp_path: Path, real: Found, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(containment, "TOTAL_SECONDS", 0.5)
+    monkeypatch.setattr(ladder, "TOTAL_SECONDS", 0.5)
     mark = f"sleep-{os.getpid()}-{tmp_path.name}"
     script = f'case "$1" in --*n | --help) exec "$REAL" "$1";; esac; MARK={mark} exec sleep 600'
     found = await examined(tmp_path, fake(tmp_path, script, real))
@@ -211,14 +211,14 @@ async def test_no_bubblewrap_names_the_package(
 ) -> None:
     program = node()
     monkeypatch.setenv("PATH", str(tmp_path))
-    found = await containment.examine(program, tmp_path)
+    found = await ladder.examine(program, tmp_path)
     assert found.levels == ()
     assert "apt install bubblewrap" in (found.hint or "")
 
 
 async def test_another_system_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
-    found = await containment.examine(tmp_path, tmp_path)
+    found = await ladder.examine(tmp_path, tmp_path)
     assert (found.levels, found.reason) == ((), "bubblewrap needs Linux")
 
 

@@ -8,9 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from server.agents import limits as limits_module
-from server.agents.cage import PLACES, Found
-from server.agents.limits import MIB, Limits, Load, family, judge, limited, measure, named
+from server.agents.containment import limits as limits_module
+from server.agents.containment.cage import PLACES, Found
+from server.agents.containment.limits import (
+    MIB,
+    Limits,
+    Load,
+    family,
+    judge,
+    limited,
+    measure,
+    named,
+)
 from tests.fakes.scripted import allowed, scripted, until
 
 pytestmark = pytest.mark.timeout(60)

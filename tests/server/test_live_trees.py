@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from server.agents.trees import PinnedTrees
+from server.agents.copies.trees import PinnedTrees
 from server.ports import AgentOrder
 from tests.fakes.agent import NOTHING_FOUND, FakeAgent
 from tests.server.harness import House, house

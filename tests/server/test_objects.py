@@ -8,9 +8,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from server.agents.git import PrivateGit
-from server.agents.objects import BLOB, PLAIN, RUNNABLE, TREE, Leaf, Object, object_id, trees_of
-from server.agents.stat_index import Indexed, signature_of, write_index
+from server.agents.copies.git import PrivateGit
+from server.agents.copies.objects import (
+    BLOB,
+    PLAIN,
+    RUNNABLE,
+    TREE,
+    Leaf,
+    Object,
+    object_id,
+    trees_of,
+)
+from server.agents.copies.stat_index import Indexed, signature_of, write_index
 
 NAMES = st.lists(
     st.sampled_from(["a", "a.b", "a-b", "ab", "b", "é", "a b"]), min_size=1, max_size=3

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from server.agents import stat_index
-from server.agents.pinned import Pinned
-from server.agents.snapshot import Snapshots
+from server.agents.copies import stat_index
+from server.agents.copies.pinned import Pinned
+from server.agents.copies.snapshot import Snapshots
 from tests.server.test_snapshot import Shop, names, shop, state_of
 
 __all__ = ["shop"]

@@ -11,7 +11,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from server.agents.probe import Prober, host_of
+from server.addresses import host_of
+from server.agents.probe import Prober
 from server.demo import wire
 from server.demo.app import Behaviour, create_app, scripted, stream
 from server.demo.script import next_turn
@@ -49,6 +50,16 @@ async def test_each_defect_has_its_reason_and_its_way_out(
             await prober.probe(endpoint(url))
     assert refused.value.reason == reason
     assert hint in (refused.value.hint or "")
+
+
+async def test_what_an_endpoint_says_is_shown_without_the_key() -> None:
+    said = "key sk-not-to-be-seen\x1b[2J is\nnot for this"
+    async with serving(create_app(behaviour=refuses(400, said))) as url:
+        with pytest.raises(AgentUnavailable) as refused:
+            await Prober(SystemClock(), seconds=5).probe(endpoint(url, key="sk-not-to-be-seen"))
+    assert "sk-not" not in refused.value.message
+    assert "is not for this" in refused.value.message, "the rest is shown, on one line"
+    assert refused.value.message.isprintable()
 
 
 async def test_nobody_there() -> None:

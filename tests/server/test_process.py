@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from server.agents import process, spawn
-from server.agents.cage import Found
-from server.agents.orphans import Recorded, identity, reap_orphans, record
+from server.agents.containment import process, spawn
+from server.agents.containment.cage import Found
+from server.agents.containment.orphans import Recorded, identity, reap_orphans, record
 from tests.fakes.scripted import allowed, marked, scripted, until
 
 pytestmark = pytest.mark.timeout(60)

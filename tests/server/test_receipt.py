@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from server.agents import receipt, seals
-from server.agents.receipt import hash_tree, look
+from server.agents.copies import seals, seen
+from server.agents.copies.seen import hash_tree, look
 from tests.server.test_copies import TAMPERINGS
 from tests.server.test_snapshot import Shop, shop, state_of
 
@@ -23,7 +23,7 @@ def test_the_content_is_hashed_once(shop: Shop, monkeypatch: pytest.MonkeyPatch)
     def read(root: Path) -> str:
         raise AssertionError("the content is read again")
 
-    monkeypatch.setattr(receipt, "hash_tree", read)
+    monkeypatch.setattr(seen, "hash_tree", read)
     assert look(copy, shop.path) == first
     os.utime(copy / "a.py", (1, 1))
     with pytest.raises(AssertionError):

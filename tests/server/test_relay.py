@@ -14,9 +14,9 @@ from structlog.testing import capture_logs
 from uvicorn.protocols.http.flow_control import FlowControl
 
 from protocol.resources import SelfTest, Usage
-from server.agents.relay import Relay
-from server.agents.relay_pass import SURPRISES
-from server.agents.relay_rules import SelfTests
+from server.agents.containment.self_test import SelfTests
+from server.agents.relay.passes import SURPRISES
+from server.agents.relay.server import Relay
 from server.demo.app import create_app
 from server.demo.wire import Turn, call
 from tests.fakes.model import (
@@ -232,7 +232,7 @@ async def half_a_request(relay: Relay, token: str) -> tuple[asyncio.StreamReader
 async def test_a_body_that_does_not_come_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.agents.relay_exchange.BODY_SECONDS", 0.01)
+    monkeypatch.setattr("server.agents.relay.exchange.BODY_SECONDS", 0.01)
     async with relaying(tmp_path, "http://127.0.0.1:9/v1") as bench:
         reader, writer = await half_a_request(bench.relay, bench.given.token)
         assert b" 408 " in await reader.readline()
@@ -516,7 +516,7 @@ async def test_a_fault_of_the_relay_itself_ends_the_attempt(
     def breaks(*_: object) -> None:
         raise RuntimeError("the-prompt-of-the-agent")
 
-    monkeypatch.setattr("server.agents.relay_chat.check", breaks)
+    monkeypatch.setattr("server.agents.relay.chat.check", breaks)
     async with relaying(tmp_path, "http://127.0.0.1:9/v1") as bench:
         with capture_logs() as logs:
             assert (await bench.ask()).status_code == 503

@@ -11,9 +11,9 @@ from uvicorn.protocols.http import auto
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from server.agents import relay_connection
-from server.agents.relay import Relay
-from server.agents.relay_connection import HEAD_BYTES
+from server.agents.relay import connection
+from server.agents.relay.connection import HEAD_BYTES
+from server.agents.relay.server import Relay
 from tests.fakes.model import FakeModel, says, serving
 from tests.server.relays import HandClock, question, relaying
 
@@ -84,7 +84,7 @@ async def test_a_request_is_not_sent_before_the_last_answer(tmp_path: Path) -> N
 async def test_headers_that_do_not_come_are_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay_connection, "HEAD_SECONDS", 0.05)
+    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.05)
     async with (
         Relay(tmp_path, clock=HandClock()) as relay,
         opened(relay) as (silent, _),
@@ -98,7 +98,7 @@ async def test_headers_that_do_not_come_are_not_waited_for(
 async def test_idle_connections_are_bounded_and_the_one_that_works_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay_connection, "MOST", 8)
+    monkeypatch.setattr(connection, "MOST", 8)
     model = FakeModel(says("a"))
     async with serving(model.app) as url, relaying(tmp_path, url) as here:
         assert (await here.ask()).status_code == 200

@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from server.agents import endpoint_failures as failures
-from server.agents.endpoint_failures import Answered, by_answer
-from server.agents.relay import Relay
+from server.agents.relay import endpoint_failures as failures
+from server.agents.relay.endpoint_failures import Answered, by_answer
+from server.agents.relay.server import Relay
 from server.demo.app import Behaviour
 from server.demo.wire import Turn
 from tests.fakes.model import (

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.agents.meter import EVENT_LIMIT, Fault, Meter, Tokens, said_in
 from server.agents.reasons import FailureReason
+from server.agents.relay.meter import EVENT_LIMIT, Fault, Meter, Tokens, said_in
 from tests.fakes.model import DONE, said
 
 LIMIT = 10_000

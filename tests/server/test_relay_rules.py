@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.agents.meter import Tokens
-from server.agents.relay_rules import (
+from server.agents.relay.meter import Tokens
+from server.agents.relay.rules import (
     PATIENCE,
     Admission,
     Asked,

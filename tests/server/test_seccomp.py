@@ -4,7 +4,14 @@ import struct
 
 import pytest
 
-from server.agents.seccomp import CLONE_NEWUSER, DENIED, MACHINES, MODES, Machine, program
+from server.agents.containment.seccomp import (
+    CLONE_NEWUSER,
+    DENIED,
+    MACHINES,
+    MODES,
+    Machine,
+    program,
+)
 
 ALLOW, EPERM, ENOSYS = 0x7FFF_0000, 0x0005_0001, 0x0005_0026
 SIGCHLD = 17

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from protocol.plan import LineRange
-from server.agents.changes import BadScope, Changes, find_changes
-from server.agents.pinned import Pinned
-from server.agents.snapshot import pin
+from server.agents.copies.changes import BadScope, Changes, find_changes
+from server.agents.copies.pinned import Pinned
+from server.agents.copies.snapshot import pin
 
 
 class Shop:

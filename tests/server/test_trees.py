@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from protocol.errors import ErrorCode, ProtocolError
-from server.agents.snapshot import Snapshots
-from server.agents.trees import MAX_FOLDERS, MAX_PATHS, PinnedTrees, PinnedView, _tree
+from server.agents.copies.snapshot import Snapshots
+from server.agents.copies.trees import MAX_FOLDERS, MAX_PATHS, PinnedTrees, PinnedView, _tree
 
 
 async def test_a_folder_is_a_project_by_its_resolved_path(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@
 // Afterwards it carries the program's requests from a port of the contained network to the relay.
 //
 // Everything comes in one variable of the environment, which is gone before the program starts: its
-// children inherit nothing of this. See server/agents/cage.py for what is in it.
+// children inherit nothing of this. See server/agents/containment/cage.py for what is in it.
 
 import fs from 'node:fs';
 import net from 'node:net';

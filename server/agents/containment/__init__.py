@@ -1,0 +1,1 @@
+"""What stands around an agent's process: namespaces, limits, and an end that leaves nobody."""
