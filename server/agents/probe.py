@@ -22,6 +22,10 @@ GOOD_SECONDS, BAD_SECONDS = 600.0, 5.0
 CONNECT_SECONDS = 5.0
 DEFAULT_SLOTS, VLLM_SLOTS, DEMO_SLOTS = 2, 8, 4
 MAX_SLOTS = 256
+MAX_WINDOW = 2**31
+"""Tokens; what is more, or less than one, is no window."""
+MAX_NAME = 200
+"""Of a model."""
 
 Key = tuple[str, str, str]
 
@@ -66,7 +70,9 @@ class Prober:
         return kept.found
 
     async def _try(self, endpoint: ModelEndpoint) -> Probe | AgentUnavailable:
-        headers = {"Authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else {}
+        headers = {"Accept-Encoding": "identity"}
+        if endpoint.api_key:
+            headers["Authorization"] = f"Bearer {endpoint.api_key}"
         timeout = httpx.Timeout(self._seconds, connect=CONNECT_SECONDS)
         host = host_of(endpoint.base_url)
         try:
@@ -83,7 +89,7 @@ class Prober:
                 f"{host} did not answer the probe in {self._seconds:.0f} s",
                 hint="give it more time with probe_seconds in the settings",
             )
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             return AgentUnavailable(
                 "endpoint_error",
                 f"what {host} answers is not what a model's endpoint says: {error}",
@@ -121,7 +127,7 @@ async def _examine(http: httpx.AsyncClient, endpoint: ModelEndpoint, clock: Cloc
 
 def _choose(listing: _Listing, endpoint: ModelEndpoint) -> _Listed:
     """The configured model, or the first one when none is configured."""
-    entries = [entry for entry in listing.data or [] if entry.id]
+    entries = [entry for entry in listing.data or [] if _is_name(entry.id)]
     for entry in entries:
         if endpoint.model in ("", entry.id):
             return entry
@@ -139,18 +145,28 @@ async def _capacity(
     """Slots and window, as far as the kind of server tells."""
     if demo:
         return DEMO_SLOTS, None
-    if isinstance(model.max_model_len, int):
-        return VLLM_SLOTS, model.max_model_len
+    if window := _window(model.max_model_len):
+        return VLLM_SLOTS, window
     root = endpoint.base_url.removesuffix("/v1")
     properties = await _json(http, f"{root}/props")
     total = properties.get("total_slots")
     if isinstance(total, int):
         settings = properties.get("default_generation_settings")
-        window = settings.get("n_ctx") if isinstance(settings, dict) else None
-        return min(max(1, total), MAX_SLOTS), window if isinstance(window, int) else None
+        window = _window(settings.get("n_ctx")) if isinstance(settings, dict) else None
+        return min(max(1, total), MAX_SLOTS), window
     if "models" in await _json(http, f"{root}/api/tags"):
         return 1, None
     return DEFAULT_SLOTS, None
+
+
+def _is_name(text: str) -> bool:
+    return 0 < len(text) <= MAX_NAME and text.isprintable()
+
+
+def _window(value: object) -> int | None:
+    """A context window, where the value is one."""
+    good = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_WINDOW
+    return value if good and isinstance(value, int) else None
 
 
 async def _json(http: httpx.AsyncClient, url: str) -> dict[str, Any]:
@@ -159,6 +175,6 @@ async def _json(http: httpx.AsyncClient, url: str) -> dict[str, Any]:
         async with http.stream("GET", url, timeout=CONNECT_SECONDS) as response:
             body = await whole(response, host_of(url))
             found = msgspec.json.decode(body) if response.is_success else {}
-    except (httpx.HTTPError, msgspec.DecodeError, AgentUnavailable):
+    except (httpx.HTTPError, msgspec.DecodeError, RecursionError, AgentUnavailable):
         return {}
     return found if isinstance(found, dict) else {}

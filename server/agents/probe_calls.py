@@ -5,6 +5,7 @@ What an endpoint answers is as little trusted as what it is asked for: everythin
 
 import secrets
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any, NamedTuple
 
 import httpx
@@ -16,6 +17,7 @@ from flows.planner import BYTES_PER_TOKEN
 from flows.schemas import schema_for
 from protocol.plan import Caps
 from server.addresses import host_of
+from server.agents.relay.body import is_plain, pieces_of
 from server.agents.relay.endpoint_failures import MEND_TOOLS, MEND_WINDOW, shown
 from server.agents.relay.meter import said_in
 from server.ports import AgentUnavailable, Clock, ModelEndpoint
@@ -217,28 +219,33 @@ def check_status(status: int, body: bytes, endpoint: ModelEndpoint) -> None:
 
 async def whole(response: httpx.Response, host: str) -> bytes:
     """The body of a response, if it has an end."""
-    chunks, size = [], 0
-    async for chunk in response.aiter_bytes():
-        size += len(chunk)
-        if size > MAX_ANSWER:
-            raise _endless(host)
-        chunks.append(chunk)
-    return b"".join(chunks)
+    return b"".join([piece async for piece in _bounded(response, host)])
 
 
 async def _lines(response: httpx.Response, host: str) -> AsyncIterator[bytes]:
-    rest, size = b"", 0
-    async for chunk in response.aiter_bytes():
-        size += len(chunk)
-        if size > MAX_ANSWER:
-            raise _endless(host)
-        *lines, rest = (rest + chunk).split(b"\n")
+    rest = bytearray()
+    async for piece in _bounded(response, host):
+        *lines, last = piece.split(b"\n")
         for line in lines:
-            yield line
-    yield rest
+            rest += line
+            yield bytes(rest)
+            rest.clear()
+        rest += last
+    yield bytes(rest)
 
 
-def _endless(host: str) -> AgentUnavailable:
-    return AgentUnavailable(
-        "endpoint_error", f"{host} answers without an end", hint="see its own log"
-    )
+async def _bounded(response: httpx.Response, host: str) -> AsyncIterator[bytes]:
+    """The body as it comes. Raises AgentUnavailable for one without an end, or compressed."""
+    if not is_plain(response):
+        raise _odd(f"{host} sends what is compressed, which was not asked for")
+    size = 0
+    async with aclosing(pieces_of(response)) as pieces:
+        async for piece in pieces:
+            size += len(piece)
+            if size > MAX_ANSWER:
+                raise _odd(f"{host} answers without an end")
+            yield piece
+
+
+def _odd(message: str) -> AgentUnavailable:
+    return AgentUnavailable("endpoint_error", message, hint="see its own log")

@@ -1,6 +1,8 @@
 """An endpoint that cannot be used is found before a run is accepted, with the way out."""
 
 import asyncio
+import gzip
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import count
 
@@ -121,6 +123,16 @@ def real(*, listing: dict[str, object], extra: dict[str, object]) -> Starlette:
         ),
         ({}, {"/api/tags": {"models": []}}, 1, None),
         ({}, {}, 2, None),
+        # What is no window is none.
+        ({"max_model_len": -5}, {}, 2, None),
+        ({"max_model_len": 10**30}, {}, 2, None),
+        ({"max_model_len": True}, {}, 2, None),
+        (
+            {},
+            {"/props": {"total_slots": 10**30, "default_generation_settings": {"n_ctx": -7}}},
+            256,
+            None,
+        ),
     ],
 )
 async def test_slots_and_window_come_from_the_server(
@@ -175,8 +187,12 @@ async def test_a_server_that_takes_no_schema_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "listing", [b"[]", b'{"data": 1}', b'{"data": [{"id": 5}]}', b"<html>", b"{", b"x" * 5_000_000]
-)
+    "listing",
+    [
+        b"[]", b'{"data": 1}', b'{"data": [{"id": 5}]}', b"<html>", b"{", b"x" * 5_000_000,
+        b'{"x":' + b"[" * 500_000,
+    ],
+)  # fmt: skip
 async def test_a_listing_that_is_none_is_named(listing: bytes) -> None:
     async def models(_: Request) -> Response:
         return Response(listing)
@@ -185,6 +201,54 @@ async def test_a_listing_that_is_none_is_named(listing: bytes) -> None:
         with pytest.raises(AgentUnavailable) as error:
             await Prober(SystemClock(), seconds=10).probe(endpoint(url))
     assert error.value.reason == "endpoint_error"
+
+
+async def test_names_that_are_none_are_not_shown() -> None:
+    """They would be in a frame, in the store and in every report."""
+    ids = ["", "x" * 500_000, "a\x1b[31m"]
+
+    async def models(_: Request) -> Response:
+        return JSONResponse({"data": [{"id": name} for name in ids]})
+
+    async with serving(Starlette(routes=[Route("/v1/models", models)])) as url:
+        with pytest.raises(AgentUnavailable) as error:
+            await Prober(SystemClock(), seconds=10).probe(endpoint(url, model=""))
+    assert error.value.reason == "model_missing"
+    assert error.value.hint is not None
+    assert error.value.hint.endswith(": none")
+
+
+async def test_deep_nonsense_beside_the_model_is_passed_over() -> None:
+    async def deep(_: Request) -> Response:
+        return Response(b"[" * 500_000)
+
+    app = real(listing={}, extra={})
+    app.routes.append(Route("/props", deep))
+    async with serving(app) as url:
+        probe = await Prober(SystemClock(), seconds=10).probe(endpoint(url))
+    assert probe.slots == 2
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "gzip, gzip"])
+async def test_nothing_is_inflated(encoding: str) -> None:
+    """Packed twice, 256 MiB are a kilobyte; three times, more than any memory holds."""
+    bomb = gzip.compress(b"x" * 2**28, 9)
+    if "," in encoding:
+        bomb = gzip.compress(bomb)
+
+    async def models(_: Request) -> Response:
+        return Response(bomb, headers={"content-encoding": encoding})
+
+    async with serving(Starlette(routes=[Route("/v1/models", models)])) as url:
+        tracemalloc.start()
+        try:
+            with pytest.raises(AgentUnavailable) as error:
+                await Prober(SystemClock(), seconds=10).probe(endpoint(url))
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert (error.value.reason, "compressed" in error.value.message) == ("endpoint_error", True)
+    assert peak < 2**24
 
 
 async def test_an_answer_without_an_end_is_left() -> None:

@@ -1,13 +1,14 @@
 """A chat request on its way to the endpoint, and the answer on its way back."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, suppress
 
 import httpx
 
 from server.agents.reasons import FailureReason
 from server.agents.relay import upstream
+from server.agents.relay.body import pieces_of
 from server.agents.relay.endpoint_failures import by_fault
 from server.agents.relay.exchange import Exchange
 from server.agents.relay.meter import Fault, Meter
@@ -73,7 +74,7 @@ class Chat:
         try:
             async with (
                 aclosing(await self._reach(exchange, asked)) as response,
-                aclosing(_pieces(response)) as pieces,
+                aclosing(pieces_of(response)) as pieces,
             ):
                 await _Answer(exchange, asked).pass_on(pieces)
                 found.asked_at = None
@@ -150,13 +151,6 @@ class _Answer:
 
     def _trouble(self, fault: Fault) -> Trouble:
         return Trouble(by_fault(fault, self._exchange.found.admission.endpoint))
-
-
-def _pieces(response: httpx.Response) -> AsyncGenerator[bytes]:
-    """The body as it comes, nothing inflated, nothing gathered."""
-    pieces = response.aiter_raw()
-    assert isinstance(pieces, AsyncGenerator)
-    return pieces
 
 
 async def _drain(pieces: AsyncIterator[bytes]) -> None:

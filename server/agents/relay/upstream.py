@@ -4,10 +4,12 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Iterator
+from contextlib import aclosing
 
 import httpx
 
 from server.agents.reasons import FailureReason
+from server.agents.relay.body import is_plain, pieces_of
 from server.agents.relay.endpoint_failures import (
     Answered,
     by_answer,
@@ -113,9 +115,8 @@ def _headers(endpoint: ModelEndpoint) -> dict[str, str]:
 async def _check(response: httpx.Response, endpoint: ModelEndpoint, clock: Clock) -> None:
     if response.status_code != 200:
         raise await _refused(response, endpoint, clock)
-    encoding = response.headers.get("content-encoding", "identity")
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if encoding.lower() != "identity":
+    if not is_plain(response):
         seen = "it is compressed, which was not asked for"
     elif kind in WHOLE_ANSWERS:
         seen = f"it sends {kind}, not a stream of events"
@@ -140,10 +141,11 @@ async def _said(response: httpx.Response) -> str:
     data = bytearray()
     try:
         async with asyncio.timeout(ERROR_SECONDS):
-            async for piece in response.aiter_raw():
-                data += piece[: ERROR_BYTES - len(data)]
-                if len(data) >= ERROR_BYTES:
-                    break
+            async with aclosing(pieces_of(response)) as pieces:
+                async for piece in pieces:
+                    data += piece[: ERROR_BYTES - len(data)]
+                    if len(data) >= ERROR_BYTES:
+                        break
     except (httpx.HTTPError, TimeoutError):
         pass
     return said_in(bytes(data))
