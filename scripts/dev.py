@@ -39,7 +39,7 @@ QWEN = "@qwen-code/qwen-code"
 EXACT = re.compile(r"\d+\.\d+\.\d+")
 CONTRACT = ("-m", "real_agent", "tests/contract", "--ignore=tests/contract/test_bump_qwen.py")
 """The measurement compares with the pinned version by itself, and prints more."""
-DEBIAN = {"bwrap": "bubblewrap", "chromium": "chromium", "git": "git"}
+DEBIAN = {"bwrap": "bubblewrap", "chromium": "chromium", "git": "git", "openssl": "openssl"}
 FONTS = "fonts-dejavu-core"
 VENV_PACKAGE = "python3-venv"
 IMPATIENT = ("--fetch-retries=2", "--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=1000")
