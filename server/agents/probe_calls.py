@@ -142,7 +142,7 @@ class Trial:
             try:
                 msgspec.json.decode(answer.arguments, type=FindingsOutput)
             except msgspec.DecodeError as error:
-                problem = str(error)
+                problem = _short(str(error))
             else:
                 return answer.seconds_per_token
         raise AgentUnavailable(
@@ -201,7 +201,7 @@ def check_status(status: int, text: str, endpoint: ModelEndpoint) -> None:
     if status < 400:
         return
     host = host_of(endpoint.base_url)
-    said = "".join(c if c.isprintable() else " " for c in " ".join(text.split()))[:200]
+    said = _short(text)
     if status in (401, 403):
         hint = f"set OPENAI_API_KEY, or api_key_env in [endpoints.{endpoint.name}]"
         raise AgentUnavailable("endpoint_refused_key", f"{host} refuses the key", hint=hint)
@@ -221,6 +221,11 @@ def check_status(status: int, text: str, endpoint: ModelEndpoint) -> None:
     raise AgentUnavailable(
         "endpoint_error", f"{host} answers with HTTP {status}: {said}", hint="see its own log"
     )
+
+
+def _short(text: str) -> str:
+    """What others say, for a person: one line, no control character."""
+    return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))[:200]
 
 
 async def whole(response: httpx.Response, host: str) -> bytes:
