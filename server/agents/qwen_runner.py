@@ -23,7 +23,7 @@ from server.agents.limits import MIB, Limits, named
 from server.agents.orphans import identity, reap_orphans
 from server.agents.outcome import Delivered, outcome
 from server.agents.probe import Prober
-from server.agents.process import AgentProcess, settled
+from server.agents.process import AgentProcess, StartCancelled, settled
 from server.agents.profile import profile_of
 from server.agents.proof import Evidence, proof
 from server.agents.reasons import FailureReason, failure
@@ -267,6 +267,9 @@ class _Attempt:
         except OSError as error:
             message = f"the agent could not be started: {error.strerror}"
             return _Ended(failure(FailureReason.SPAWN_FAILED, message))
+        except StartCancelled as cancelled:
+            self._process = cancelled.process
+            raise
         self._process = process
         wrong: AgentFailure | None = None
         # Beside the watch: an agent that does not read would stop every clock.

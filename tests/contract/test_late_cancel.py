@@ -1,4 +1,4 @@
-"""A cancellation that comes when an attempt has its result and only has to be cleaned up."""
+"""A cancellation that comes when an attempt has its result, or when its process only begins."""
 
 import asyncio
 import shutil
@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from server.agents import process
 from server.agents.qwen_runner import Guards, QwenRunner
 from server.agents.relay_pass import Pass
 from server.ports import AttemptCancelled
@@ -76,3 +77,26 @@ async def test_its_receipt_is_not_lost(
     assert result.receipt is not None
     assert result.receipt.ended_at
     assert result.failure is None, "it was cancelled; nothing is made again"
+
+
+async def test_nor_is_that_of_a_process_that_only_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, loop, record = (
+        bench(tmp_path, stand_in.hangs()),
+        asyncio.get_running_loop(),
+        process.record,
+    )
+
+    def recording(pid: int, place: Path) -> Any:
+        loop.call_soon_threadsafe(running.cancel)
+        return record(pid, place)
+
+    monkeypatch.setattr(process, "record", recording)
+    async with here.open():
+        running = asyncio.create_task(here.run())
+        with pytest.raises(AttemptCancelled) as cancelled:
+            await running
+    assert cancelled.value.result.receipt is not None
+    assert cancelled.value.result.receipt.ended_at
+    assert here.processes() == []
