@@ -19,7 +19,7 @@ from server import __version__, settings
 from server.client import Client, Unreachable
 from server.local import StartFailed
 from server.settings import Settings, SettingsError
-from server.terminal import clean
+from server.terminal import clean, clean_line
 
 P = ParamSpec("P")
 
@@ -214,7 +214,7 @@ async def report(run_id: str, form: str, url: str | None, data: str | None) -> N
         found = msgspec.convert(await client.get(f"/api/runs/{run_id}/report.json"), Report)
     told = read_only_of(found)
     if told is not None:
-        click.echo(clean(told.line), err=True)
+        click.echo(clean_line(told.line), err=True)
 
 
 @main.command()
@@ -252,7 +252,7 @@ async def runs(url: str | None, data: str | None, *, as_json: bool) -> None:
             headline = (row["report"] or {}).get("headline", row["error"] or "")
             click.echo(
                 f"{row['id']}  {row['created_at'][:19]}  {row['status']:<10} "
-                f"/{row['flow_name']} {row['band']}  {clean(headline)}"
+                f"/{row['flow_name']} {row['band']}  {clean_line(headline)}"
             )
 
 

@@ -24,7 +24,7 @@ from server.memory import available_memory
 from server.ports import AgentUnavailable
 from server.runs.models import Model, Models
 from server.settings import Settings, default_file
-from server.terminal import clean
+from server.terminal import clean_line
 from server.world import SystemClock
 
 MIN_PYTHON = (3, 11)
@@ -75,7 +75,7 @@ def show(console: Console, finding: Finding) -> bool:
         lines.append(f"    → {finding.hint}")
     for line in lines:
         # An endpoint chooses the names of its models.
-        console.print(clean(line), markup=False, highlight=False, soft_wrap=True)
+        console.print(clean_line(line), markup=False, highlight=False, soft_wrap=True)
     return finding.well or not finding.required
 
 

@@ -34,6 +34,7 @@ from server.terminal import (
     PlainLines,
     Watcher,
     clean,
+    clean_line,
     number_of,
     plan_lines,
     tree_lines,
@@ -107,10 +108,10 @@ async def plan_command(
         return 0
     plan = msgspec.convert(answer["plan"], FlowPlan)
     for line in (*plan_lines(plan), *tree_lines(plan.tree)):
-        click.echo(clean(line))
+        click.echo(clean_line(line))
     for step in plan.steps:
         files = f" ({number_of(len(step.files), 'file')})" if step.files else ""
-        click.echo(clean(f"  {step.id:<20} {step.title}{files}"))
+        click.echo(clean_line(f"  {step.id:<20} {step.title}{files}"))
     return 0
 
 

@@ -39,12 +39,21 @@ MARKS = {
 }
 ACTIVITY_WIDTH = 90
 
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROLS = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
+    r"\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
 
 
 def clean(text: str) -> str:
-    """Text that cannot steer a terminal: control characters become U+FFFD."""
+    """Text that cannot steer a terminal nor show what it does not say: control characters, changes
+    of direction and what no terminal can print become U+FFFD."""
     return _CONTROLS.sub("\ufffd", text)
+
+
+def clean_line(text: str) -> str:
+    """The same in one line: what others name or say cannot pass for a line of ours."""
+    return clean(text).replace("\n", "\ufffd")
 
 
 class Watcher(Protocol):
@@ -110,7 +119,7 @@ class PlainLines(_Watcher):
         return not known
 
     def _print(self, line: str) -> None:
-        self._console.print(clean(line), markup=False, highlight=False, soft_wrap=True)
+        self._console.print(clean_line(line), markup=False, highlight=False, soft_wrap=True)
 
 
 class LiveTable(_Watcher):
@@ -139,7 +148,7 @@ class LiveTable(_Watcher):
             case FlowRunPlanned():
                 self._rows = {step.id: _Row(step) for step in frame.plan.steps}
                 for fact in plan_lines(frame.plan):
-                    self._console.print(clean(fact), markup=False, highlight=False)
+                    self._console.print(clean_line(fact), markup=False, highlight=False)
             case FlowRunStepStatus():
                 row = self._rows[frame.step_id]
                 row.status = frame.status
@@ -154,7 +163,7 @@ class LiveTable(_Watcher):
                 self._rows[frame.step_id].findings.add(frame.finding.id)
             case FlowRunReport():
                 for line in _report_lines(frame):
-                    self._console.print(clean(line), markup=False, highlight=False)
+                    self._console.print(clean_line(line), markup=False, highlight=False)
             case _:
                 pass
         self._live.update(self._table())
@@ -169,7 +178,7 @@ class LiveTable(_Watcher):
                 Text(row.step.id, style="bold" if row.step.kind is StepKind.AGENT else "dim"),
                 Text(row.status.value, style=style),
                 Text(found),
-                Text(clean(row.activity)[-ACTIVITY_WIDTH:], style="dim", no_wrap=True),
+                Text(clean_line(row.activity)[-ACTIVITY_WIDTH:], style="dim", no_wrap=True),
             )
         return table
 

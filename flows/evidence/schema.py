@@ -10,9 +10,11 @@ import re
 
 import msgspec
 
-from flows.evidence.text import printable_all
+from flows.evidence.text import printable, printable_all
 from flows.outputs import OUTPUTS, FindingsOutput, Output
 
+MAX_TOLD = 300
+"""Characters of what msgspec says."""
 _PLACE = re.compile(r" - at `(?:key in )?\$\.?(?P<path>[^`]*)`$")
 
 
@@ -62,8 +64,14 @@ def _schema_error(error: msgspec.ValidationError) -> SchemaError:
     message = str(error)
     place = _PLACE.search(message)
     if place is None:
-        return SchemaError("", message)
-    return SchemaError(place["path"], message[: place.start()])
+        return SchemaError("", _told(message))
+    return SchemaError(_told(place["path"]), _told(message[: place.start()]))
+
+
+def _told(text: str) -> str:
+    """One line of bounded length: a name or a word of the answer stands in it as it came."""
+    text = " ".join(printable(text).split())
+    return text if len(text) <= MAX_TOLD else f"{text[:MAX_TOLD]}…"
 
 
 def _require_something_said(answer: FindingsOutput) -> None:

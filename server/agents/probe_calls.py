@@ -136,7 +136,7 @@ class Trial:
             try:
                 msgspec.json.decode(answer.arguments, type=FindingsOutput)
             except msgspec.DecodeError as error:
-                problem = str(error)
+                problem = _short(str(error))
             else:
                 return answer.seconds_per_token
         raise AgentUnavailable(
@@ -215,6 +215,11 @@ def check_status(status: int, body: bytes, endpoint: ModelEndpoint) -> None:
     raise AgentUnavailable(
         "endpoint_error", f"{host} answers with HTTP {status}: {said}", hint="see its own log"
     )
+
+
+def _short(text: str) -> str:
+    """What others say, for a person: one line, no control character."""
+    return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))[:200]
 
 
 async def whole(response: httpx.Response, host: str) -> bytes:

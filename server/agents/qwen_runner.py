@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+import msgspec
+
 from protocol.frames import Channel, FlowRunStepDelta
 from protocol.resources import Level
 from server.agents import installation, invocation
@@ -17,8 +19,8 @@ from server.agents.containment import cage, ladder
 from server.agents.containment.cage import Cage, Found, Launch
 from server.agents.containment.limits import MIB, Limits, named
 from server.agents.containment.orphans import identity, reap_orphans
-from server.agents.containment.process import AgentProcess
-from server.agents.copies.seen import Seen, look
+from server.agents.containment.process import AgentProcess, StartCancelled
+from server.agents.copies.seen import Seen, look, since
 from server.agents.installation import Installation
 from server.agents.introduction import Expected
 from server.agents.invocation import Door, Places
@@ -167,6 +169,15 @@ class QwenRunner:
             clock=self._clock,
         )
         try:
+            return await self._tidied(attempt)
+        except asyncio.CancelledError as cancelled:
+            if isinstance(cancelled, AttemptCancelled) or attempt.came is None:
+                raise
+            # It came while all that was left was to put things away: what was seen stands.
+            raise AttemptCancelled(_cut_late(attempt.came)) from cancelled
+
+    async def _tidied(self, attempt: "_Attempt") -> AgentResult:
+        try:
             return await attempt.run()
         finally:
             if not self._keep:
@@ -207,6 +218,8 @@ class _Attempt:
         expected = Expected(version=installed.version, model=order.endpoint.model)
         self._parser = StreamParser(ref, expected=expected, tree=str(order.tree))
         self._process: AgentProcess | None = None
+        self.came: AgentResult | None = None
+        """What the attempt came to, once it is known; cleaning up may be left."""
 
     async def run(self) -> AgentResult:
         order = self._order
@@ -222,7 +235,7 @@ class _Attempt:
         given = self._relay.admit(_admission(self._installed, order), watcher.tell)
         try:
             ended = await self._watched(watcher, given)
-            after = await self._look()
+            after = since(before, await self._look())
             return await self._result(ended, given, before=before, after=after)
         except asyncio.CancelledError as cancelled:
             if self._process is None:
@@ -236,7 +249,7 @@ class _Attempt:
     async def _cut_short(self, given: Pass, before: Seen) -> AgentResult:
         """What was seen of an attempt that was cancelled: its cost and its receipt."""
         await self._leave("the attempt was stopped")
-        after = await self._look()
+        after = since(before, await self._look())
         ended = _Ended(None, at=self._ended_at())
         wrong = _broken(given, before, after)
         return self._account(wrong, ended, given, before=before, after=after)
@@ -257,6 +270,9 @@ class _Attempt:
         except OSError as error:
             message = f"the agent could not be started: {error.strerror}"
             return _Ended(failure(FailureReason.SPAWN_FAILED, message))
+        except StartCancelled as cancelled:
+            self._process = cancelled.process
+            raise
         self._process = process
         wrong: AgentFailure | None = None
         # Beside the watch: an agent that does not read would stop every clock.
@@ -349,7 +365,7 @@ class _Attempt:
             after=after,
             ended_at=ended.at,
         )
-        return AgentResult(
+        self.came = AgentResult(
             raw=came.raw if isinstance(came, Delivered) else None,
             text=parser.text,
             failure=came if isinstance(came, AgentFailure) else None,
@@ -359,6 +375,7 @@ class _Attempt:
             receipt=proof(evidence) if ended.at else None,
             denied_tools=len(parser.denials),
         )
+        return self.came
 
     async def _leave(self, why: str, *, stderr: str = "") -> None:
         """Tell of an end without a result: no tool is left running in the log."""
@@ -368,6 +385,14 @@ class _Attempt:
         if frames:
             with suppress(Exception):
                 await self._emit(frames)
+
+
+def _cut_late(came: AgentResult) -> AgentResult:
+    """What is told of an attempt that had its result when it was cancelled."""
+    wrong = came.failure
+    if wrong is not None and wrong.reason == FailureReason.READ_ONLY_UNPROVEN:
+        return came
+    return msgspec.structs.replace(came, failure=None)
 
 
 class _Ended(NamedTuple):
@@ -384,10 +409,12 @@ class _Ended(NamedTuple):
 
 def _broken(given: Pass, before: Seen, after: Seen) -> AgentFailure | None:
     """What was written, or could have been, where nothing may be."""
+    if could := escaped(given.self_tests):
+        return could
     if before.tree != after.tree:
         message = "the pinned copy changed while the agent ran; its result is not used"
         return failure(FailureReason.READ_ONLY_UNPROVEN, message)
-    return escaped(given.self_tests)
+    return None
 
 
 def _came(ended: _Ended, parser: StreamParser) -> Delivered | AgentFailure:

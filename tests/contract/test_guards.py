@@ -327,6 +327,20 @@ def environment_of(here: Bench) -> dict[str, str]:
 # ── the look at the copy ─────────────────────────────────────────────────────────────────────────
 
 
+async def test_a_write_that_is_taken_back_is_seen(tmp_path: Path) -> None:
+    """Uncontained nothing keeps an agent from it, and the content is what it was."""
+    puts = "{tree}/src/calc.py"
+    async with hostile(tmp_path, BEGINS) as (here, _):
+        text = (here.tree / "src" / "calc.py").read_text()
+        there_and_back = [*stand_in.puts(puts, "PWNED = True\n"), *stand_in.puts(puts, text)]
+        stand_in.install(here.place / "stand-in", BEGINS, there_and_back, DELIVERS)
+        result = await here.run()
+        assert (here.tree / "src" / "calc.py").read_text() == text
+    assert reason(result) == "read_only_unproven"
+    assert result.receipt is not None
+    assert result.receipt.tree_before != result.receipt.tree_after
+
+
 async def test_without_the_look_a_write_goes_unseen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -335,7 +349,7 @@ async def test_without_the_look_a_write_goes_unseen(
         result = await here.run()
         assert reason(result) == "read_only_unproven"
         assert result.raw is None
-        monkeypatch.setattr(qwen_runner, "look", lambda tree, repository: Seen("t", "r"))
+        monkeypatch.setattr(qwen_runner, "look", lambda *_, **__: Seen("t", "r"))
         more = stand_in.puts("{tree}/src/calc.py", "PWNED = 2\n")
         stand_in.install(here.place / "stand-in", BEGINS, more, DELIVERS)
         result = await here.run()

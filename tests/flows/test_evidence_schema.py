@@ -100,3 +100,20 @@ def test_a_very_deep_answer_is_an_evidence_error() -> None:
         deep = [deep]
     with pytest.raises(EvidenceError):
         parse_output("findings", raw_answer(summary=deep))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {**raw_answer(), "x\x1b[31m\n\u202e" + "y" * 100_000: 1},
+        {**raw_answer(), "end": "x\x1b[31m\n\u202e" + "y" * 100_000},
+    ],
+)
+def test_what_is_said_of_an_answer_is_one_short_plain_line(answer: dict[str, Any]) -> None:
+    """It stands in a frame, in the store and in the next prompt."""
+    with pytest.raises(SchemaError) as wrong:
+        parse_output("findings", answer)
+    said = str(wrong.value)
+    assert len(said) < 400
+    assert not set(said) & set("\x1b\n\u202e")
+    assert "[31m" in said

@@ -135,6 +135,11 @@ def replace_by_file(copy: Path) -> None:
     copy.write_text("x")
 
 
+def replace_by_link_to_the_same(copy: Path) -> None:
+    copy.rename(copy.parent.parent / "elsewhere")
+    copy.symlink_to(copy.parent.parent / "elsewhere")
+
+
 TAMPERINGS: dict[str, Callable[[Path], object]] = {
     "edited, times restored": edit_in_place,
     "added": lambda copy: (copy / "new.py").write_text("x"),
@@ -148,6 +153,7 @@ TAMPERINGS: dict[str, Callable[[Path], object]] = {
     "runnable": lambda copy: (copy / "a.py").chmod(0o555),
     "half made": lambda copy: shutil.rmtree(copy / "src"),
     "a file in place of it": replace_by_file,
+    "a link in place of it": replace_by_link_to_the_same,
 }
 
 
@@ -170,6 +176,19 @@ def test_a_copy_that_was_changed_is_made_anew(
         assert snapshots.copies.find(first.tree_id)
     with snapshots.copies.staging() as place:
         assert seals.walk(again.path) == (["src"], ["a.py", "src/b.py"]), place
+
+
+def test_what_stands_in_place_of_a_seal_is_no_obstacle(shop: Shop) -> None:
+    shop.commit(a_py="1\n")
+    snapshots = Snapshots(shop.data)
+    first = snapshots.pin(shop.path)
+    place = seals.place_of(first.path)
+    place.unlink()
+    (place / "x").mkdir(parents=True)
+    again = snapshots.pin(shop.path)
+    assert (again.path / "a.py").read_text() == "1\n"
+    assert snapshots.copies.find(first.tree_id)
+    assert place.is_file()
 
 
 def test_a_touch_is_no_change(shop: Shop) -> None:

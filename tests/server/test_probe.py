@@ -168,6 +168,14 @@ async def test_a_model_that_cannot_fill_in_a_result_is_refused() -> None:
     assert error.hint
 
 
+async def test_what_it_fills_in_is_not_repeated_at_length() -> None:
+    odd = calls("podium_probe", {"x\x1b[31m" + "y" * 100_000: 1})
+    error, _ = await refused(scripted(pace=0), odd)
+    assert error.reason == "schema_unmet"
+    assert len(error.message) < 400
+    assert "\x1b" not in error.message
+
+
 async def test_a_result_may_miss_its_form_once() -> None:
     model = FakeModel(scripted(pace=0), calls("podium_probe", {}), scripted(pace=0))
     async with serving(model.app) as url:

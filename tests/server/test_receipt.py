@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from server.agents.copies import seals, seen
-from server.agents.copies.seen import hash_tree, look
+from server.agents.copies.seen import hash_tree, look, since
 from tests.server.test_copies import TAMPERINGS
 from tests.server.test_snapshot import Shop, shop, state_of
 
@@ -36,7 +36,7 @@ def test_a_write_to_the_copy_is_seen(shop: Shop, tampering: Callable[[Path], obj
     copy = shop.pin().path
     before = look(copy, shop.path)
     tampering(copy)
-    assert look(copy, shop.path).tree != before.tree
+    assert since(before, look(copy, shop.path)).tree != before.tree
 
 
 def test_a_write_is_seen_though_size_and_times_are_restored(shop: Shop) -> None:
@@ -56,7 +56,7 @@ def test_a_write_is_seen_though_size_and_times_are_restored(shop: Shop) -> None:
     assert not seals.holds(copy, seal)
 
 
-def test_a_change_that_is_undone_is_no_change(shop: Shop) -> None:
+def test_a_change_that_is_undone_is_seen_all_the_same(shop: Shop) -> None:
     shop.commit(a_py="1\n")
     copy = shop.pin().path
     before = look(copy, shop.path)
@@ -65,7 +65,11 @@ def test_a_change_that_is_undone_is_no_change(shop: Shop) -> None:
     assert look(copy, shop.path).tree != before.tree
     (copy / "a.py").write_text("1\n")
     (copy / "a.py").chmod(0o444)
-    assert look(copy, shop.path).tree == before.tree
+    after = look(copy, shop.path)
+    assert after.tree == before.tree, "the content is what it was"
+    assert since(before, after).tree != before.tree
+    again = look(copy, shop.path)
+    assert since(after, again) == again, "a look is no write"
 
 
 CHANGES: dict[str, Callable[[Shop], object]] = {

@@ -21,12 +21,13 @@ from protocol.ids import RunId, StepId
 from protocol.plan import Endpoint, Seat, Tree
 from protocol.report import Confidence, Coverage, Finding, Severity
 from protocol.states import StepStatus
-from server.terminal import LiveTable, PlainLines, clean, plan_lines, tree_lines
+from server.terminal import LiveTable, PlainLines, clean, clean_line, plan_lines, tree_lines
 from tests.flows.plans import review_shape
 
 PLAN = review_shape()
 STEP = PLAN.steps[0].id
-ESCAPE = "\x1b]0;owned\x07\x1b[2J"
+ESCAPE = "\x1b]0;owned\x07\x1b[2J\u202e\u2066\ud800\U000e0041"
+FORGED = "12:00:01  run completed after 1.0 s"
 
 
 REPORT = FlowRunReport(
@@ -54,7 +55,7 @@ def frames() -> list[StoredFrame]:
         id="SEC-01",
         step_id=StepId(STEP),
         role="security",
-        title=f"A title {ESCAPE}",
+        title=f"A title {ESCAPE}\n{FORGED}",
         claim="c",
         category="c",
         severity=Severity.WARNING,
@@ -88,6 +89,8 @@ def test_nothing_of_an_agent_reaches_the_terminal_as_a_command() -> None:
         text = shown(kind)
         assert "\x1b" not in text
         assert "\x07" not in text
+        assert not set(text) & set(ESCAPE.replace("]0;owned", "").replace("[2J", ""))
+        assert FORGED not in text.splitlines()
     assert "SEC-01 warning: A title" in shown(PlainLines)
 
 
@@ -124,6 +127,12 @@ def test_what_an_agent_says_after_a_tool_begins_anew() -> None:
     row = next(line for line in last if "fresh" in line)
     assert "read_file" not in row
     assert "1 found" in row
+
+
+def test_no_name_of_a_file_passes_for_a_line_of_ours() -> None:
+    assert (
+        clean_line("  reads a\n  left out .env: secret") == "  reads a\ufffd  left out .env: secret"
+    )
 
 
 def test_clean_keeps_lines_and_tabs() -> None:

@@ -29,6 +29,14 @@ BY_SIGNAL = frozenset(
 """bubblewrap's exit codes for a program that a signal ended. 130 is qwen's own."""
 
 
+class StartCancelled(asyncio.CancelledError):
+    """A start was cancelled when there was a process already. It has ended."""
+
+    def __init__(self, process: "AgentProcess") -> None:
+        super().__init__()
+        self.process = process
+
+
 class AgentProcess:
     """A running agent. Its stdout goes to a file: on a pipe the CLI loses its tail at exit.
 
@@ -70,13 +78,16 @@ class AgentProcess:
     async def start(cls, launch: Launch, places: Places, *, limits: Limits, clock: Clock) -> Self:
         """Spawn it and write down who it is; raises OSError when it cannot be started.
 
-        Cancelled at any moment it leaves no process. Only in the main thread: see `spawn`.
+        Cancelled at any moment it leaves no process, and StartCancelled tells of one that there
+        was. Only in the main thread: see `spawn`.
         """
         spawning = asyncio.ensure_future(cls._spawn(launch, places, limits, clock))
         cancelled = await settled(spawning)
         if cancelled is not None:
             if not spawning.cancelled() and spawning.exception() is None:
-                await settled(asyncio.ensure_future(spawning.result().kill()))
+                process = spawning.result()
+                await settled(asyncio.ensure_future(process.kill()))
+                raise StartCancelled(process) from cancelled
             raise cancelled
         process = spawning.result()
         process._watching = asyncio.create_task(process._watch(), name="agent limits")

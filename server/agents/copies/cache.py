@@ -172,8 +172,11 @@ class Copies:
     def _rename_away(self, copy: Path) -> Path:
         trash = Path(tempfile.mkdtemp(prefix=".trash-", dir=self._trees))
         with suppress(OSError):  # somebody else was first
+            if not copy.is_symlink():
+                # A folder that may not be written cannot be moved to another one.
+                copy.chmod(0o700)
             copy.rename(trash / "copy")
-        seals.place_of(copy).unlink(missing_ok=True)
+        remove(seals.place_of(copy))
         return trash
 
 

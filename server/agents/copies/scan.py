@@ -165,7 +165,11 @@ _BY_CONTENT = frozenset({"", "special", "too_large", "binary", "link"})
 
 
 def _unopened(folder: int, name: str, at: int, error: OSError) -> Entry:
-    status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    try:
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except PermissionError:
+        # The names of the folder may be read, and nothing else of it.
+        return Entry("unreadable", None, settled=False)
     signature = signature_of(status)
     reason = "link" if error.errno in (errno.ELOOP, errno.EMLINK) else "unreadable"
     if error.errno == errno.ENXIO:
@@ -227,7 +231,10 @@ class _Folders:
             if error.errno == errno.EMFILE:
                 raise
             # A link and a file are refused with the same words.
-            mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+            try:
+                mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+            except PermissionError:
+                raise _Barred("unreadable") from error
             if stat.S_ISLNK(mode):
                 raise _Barred("link") from error
             if stat.S_ISDIR(mode):

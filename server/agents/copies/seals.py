@@ -10,9 +10,10 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -84,6 +85,26 @@ def holds(copy: Path, seal: Seal) -> bool:
     return seen is not None and _digest(seen) == seal.stamp
 
 
+class Glance(NamedTuple):
+    """What a look at a copy shows without reading it."""
+
+    holds: bool
+    """The seal: nothing below the copy was written, added, renamed or removed since."""
+    moments: bytes
+    """Changes with every write, also with one that puts everything back: nobody sets `ctime`."""
+
+
+def glance(copy: Path, seal: Seal | None) -> Glance:
+    """Look at the copy once; raises OSError where it cannot be read."""
+    if seal is not None:
+        seen = _look(copy, seal.folders, seal.files)
+        if seen is not None and _digest(seen) == seal.stamp:
+            return Glance(True, _moments(seen))
+    folders, files = walk(copy)
+    seen = _look(copy, _listed(folders), _listed(files))
+    return Glance(False, _moments(seen or []))
+
+
 def walk(root: Path) -> tuple[list[str], list[str]]:
     """The folders and all the rest below a folder, relative to it, sorted."""
     folders: list[str] = []
@@ -119,16 +140,21 @@ _shown: Callable[[os.stat_result], Seen] = attrgetter(
 def _look(copy: Path, folders: str, files: str) -> list[Seen] | None:
     """What a look at the copy, its folders and its files shows; None when one is missing."""
     root = f"{copy}/"
-    paths = [root, *(root + path for path in f"{folders}{files}".split("\0")[:-1])]
+    # The copy itself without its slash: a link in place of it is none.
+    paths = [str(copy), *(root + path for path in f"{folders}{files}".split("\0")[:-1])]
     try:
         return list(map(_shown, map(os.lstat, paths)))
     except (OSError, ValueError):
         return None
 
 
+def _moments(seen: Iterable[Seen]) -> bytes:
+    return _digest([(entry[SIZE], entry[CHANGED]) for entry in seen])
+
+
 def _are(kind: Callable[[int], bool], seen: Iterable[Seen]) -> bool:
     return all(kind(mode) for mode, *_ in seen)
 
 
-def _digest(seen: list[Seen]) -> bytes:
+def _digest(seen: Sequence[tuple[int, ...]]) -> bytes:
     return hashlib.sha256(_encode(seen)).digest()

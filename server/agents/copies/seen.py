@@ -19,6 +19,8 @@ from server.agents.copies.repository import connect, find_repository
 class Seen(NamedTuple):
     tree: str
     repository: str | None
+    moments: bytes = b""
+    """Of the copy: differs as soon as something was written, whatever the content is by now."""
 
 
 def look(tree: Path, repository: Path, *, within: Path | None = None) -> Seen:
@@ -33,11 +35,18 @@ def look(tree: Path, repository: Path, *, within: Path | None = None) -> Seen:
             status = _asked(repository, stack, within)
         except (GitError, OSError):
             status = None
-        copy = _hash_copy(tree)
+        copy, moments = _hash_copy(tree)
         try:
-            return Seen(copy, status.answer() if status else None)
+            return Seen(copy, status.answer() if status else None, moments)
         except GitError:
-            return Seen(copy, None)
+            return Seen(copy, None, moments)
+
+
+def since(before: Seen, after: Seen) -> Seen:
+    """`after`, with another tree also where what was written was put back by then."""
+    if before.moments == after.moments or before.tree != after.tree:
+        return after
+    return after._replace(tree=f"restored:{after.tree}")
 
 
 def hash_tree(root: Path) -> str:
@@ -63,16 +72,21 @@ def _hash_below(root: Path) -> str:
     return digest.hexdigest()
 
 
-def _hash_copy(tree: Path) -> str:
+def _hash_copy(tree: Path) -> tuple[str, bytes]:
+    """The hash of the copy and its moments."""
     seal = seals.load(tree)
-    if seal is None or not seals.holds(tree, seal):
-        return hash_tree(tree)
+    try:
+        holds, moments = seals.glance(tree, seal)
+    except OSError:
+        return hash_tree(tree), b""
+    if seal is None or not holds:
+        return hash_tree(tree), moments
     if seal.content is not None:
-        return seal.content
+        return seal.content, moments
     content = hash_tree(tree)
     if seals.holds(tree, seal):
         seals.store(tree, msgspec.structs.replace(seal, content=content))
-    return content
+    return content, moments
 
 
 class _Status(NamedTuple):
