@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from protocol.resources import Proof, SelfTest
-from server.agents import invocation, qwen_runner, stream_json
+from server.agents import attempt, invocation, stream_json
 from server.agents.containment import cage
 from server.agents.containment.cage import PRELOAD, Launch
 from server.agents.copies.seen import Seen
@@ -108,7 +108,7 @@ async def test_without_the_list_and_the_first_line_the_relay_refuses(
         result = await here.run()
         assert reason(result) == "unexpected_tools"
         assert model.requests == []
-        monkeypatch.setattr(qwen_runner, "_admission", admitting(with_shell))
+        monkeypatch.setattr(attempt, "_admission", admitting(with_shell))
         result = await here.run()
     assert len(model.requests) == 1, "without the relay's own list it is asked"
     assert reason(result) is None
@@ -119,7 +119,7 @@ def with_shell(admission: Admission) -> Admission:
 
 
 def admitting(change: Callable[[Admission], Admission]) -> Callable[..., Admission]:
-    admission = qwen_runner._admission
+    admission = attempt._admission
 
     def changed(installed: Installation, order: AgentOrder) -> Admission:
         return change(admission(installed, order))
@@ -158,7 +158,7 @@ async def test_the_gate_keeps_the_model_from_an_agent_that_is_not_known(
         assert reason(result) == "first_byte_timeout"
         assert model.requests == []
         unheld = admitting(lambda given: msgspec.structs.replace(given, held=False))
-        monkeypatch.setattr(qwen_runner, "_admission", unheld)
+        monkeypatch.setattr(attempt, "_admission", unheld)
         result = await here.run()
         assert reason(result) == "no_introduction"
         assert len(model.requests) == 1
@@ -349,7 +349,7 @@ async def test_without_the_look_a_write_goes_unseen(
         result = await here.run()
         assert reason(result) == "read_only_unproven"
         assert result.raw is None
-        monkeypatch.setattr(qwen_runner, "look", lambda *_, **__: Seen("t", "r"))
+        monkeypatch.setattr(attempt, "look", lambda *_, **__: Seen("t", "r"))
         more = stand_in.puts("{tree}/src/calc.py", "PWNED = 2\n")
         stand_in.install(here.place / "stand-in", BEGINS, more, DELIVERS)
         result = await here.run()

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from server.agents import installation, invocation, qwen_runner
+from server.agents import attempt, installation, invocation
 from server.agents.installation import Installation
 from server.agents.introduction import Expected
 from server.agents.invocation import Door, Places
@@ -267,7 +267,7 @@ class Alone(NamedTuple):
 async def alone(here: Bench, installed: Installation) -> Alone:
     """The command of an attempt, run to its own end with the bench's endpoint."""
     order, places = here.order(), Places(here.place / "alone")
-    await asyncio.to_thread(qwen_runner._lay_out, installed, places, order)
+    await asyncio.to_thread(attempt._lay_out, installed, places, order)
     door = Door(here.endpoint.base_url, "k")
     with places.stdout.open("wb") as out, places.stderr.open("wb") as err:
         started = await asyncio.create_subprocess_exec(

@@ -17,10 +17,10 @@ from starlette.responses import Response
 from protocol.codec import encode_frame
 from protocol.frames import FlowRunStepDelta, FlowRunStepNotice, FlowRunStepTool, ToolStatus
 from server.agents import invocation
+from server.agents.attempt import SPARE_REQUESTS
 from server.agents.containment.limits import WATCH_SECONDS
 from server.agents.containment.process import POLL_SECONDS
 from server.agents.invocation import Door, Places
-from server.agents.qwen_runner import SPARE_REQUESTS
 from server.agents.reasons import KINDS, Again, FailureReason
 from server.agents.relay.chat import HOLD_SECONDS
 from server.demo.app import Behaviour
