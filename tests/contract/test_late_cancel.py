@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from server.agents import process
+from server.agents.containment import process
 from server.agents.qwen_runner import Guards, QwenRunner
 from server.agents.relay.passes import Pass
 from server.ports import AttemptCancelled
