@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from server.agents.containment import process
+from server.agents.containment import orphans, process
 from server.agents.qwen_runner import Guards, QwenRunner
 from server.agents.relay.passes import Pass
 from server.ports import AttemptCancelled
@@ -85,7 +85,7 @@ async def test_nor_is_that_of_a_process_that_only_began(
     here, loop, record = (
         bench(tmp_path, stand_in.hangs()),
         asyncio.get_running_loop(),
-        process.record,
+        orphans.record,
     )
 
     def recording(pid: int, place: Path) -> Any:
