@@ -100,6 +100,7 @@ async def test_a_dead_guardian_takes_the_agent_with_it() -> None:
     await process.stdout.readline()
     process.kill()
     await until(lambda: marked(guarded.mark) == [], seconds=5)
+    await process.wait()
     os.close(guarded.lifeline)
 
 

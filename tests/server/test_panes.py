@@ -99,6 +99,12 @@ class Watch:
             await self._changed.wait_for(true)
 
 
+@pytest.fixture(autouse=True)
+def uvicorn_speaks(caplog: pytest.LogCaptureFixture) -> None:
+    """Other tests make its logger silent, for the whole process."""
+    caplog.set_level(logging.INFO, logger="uvicorn.error")
+
+
 @pytest.fixture
 def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
     return Watch(monkeypatch)
