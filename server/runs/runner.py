@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from flows.facts import Facts
@@ -157,6 +158,8 @@ class Runner:
             return "flow_changed"
         if self._elsewhere(plan, facts):
             return "endpoint_changed"
+        if await self._outside(plan):
+            return "project_not_permitted"
         return None if await self._rooms.trees.exists(plan.tree.id) else "tree_missing"
 
     def _elsewhere(self, plan: FlowPlan, facts: Facts) -> bool:
@@ -174,6 +177,17 @@ class Runner:
         except AgentUnavailable as error:
             log.warning("endpoint_changed", flow=plan.flow, error=error.message)
             return not delivered
+        return False
+
+    async def _outside(self, plan: FlowPlan) -> bool:
+        """Whether the settings no longer permit the project. One that is gone is no matter: agents
+        read the copy."""
+        project = await self._rooms.store.project(plan.project_id)
+        try:
+            if project is not None:
+                await self._rooms.trees.check(Path(project.path))
+        except ProtocolError as error:
+            return error.code is ErrorCode.FORBIDDEN
         return False
 
     async def _fail(self, record: RunRecord, reason: str) -> None:

@@ -129,10 +129,16 @@ class _Server(uvicorn.Server):
 
 @asynccontextmanager
 async def house(
-    place: Path, *, agent: FakeAgent | None = None, clock: Clock | None = None, **changes: Any
+    place: Path,
+    *,
+    agent: FakeAgent | None = None,
+    clock: Clock | None = None,
+    projects: list[Path] | None = None,
+    **changes: Any,
 ) -> AsyncIterator[House]:
-    """Open podium on `place`; opening it again goes on with what is stored there. `changes` are
-    settings other than the usual ones."""
+    """Open podium on `place`; opening it again goes on with what is stored there. `projects` are
+    those that it is started with, the usual one if None; `changes` are settings other than the
+    usual ones."""
     data, project = place / "data", place / "project"
     if not project.exists():
         await asyncio.to_thread(repository, project)
@@ -148,7 +154,11 @@ async def house(
     fake = agent or FakeAgent()
     with listen(settings) as listener:
         async with opened(
-            settings, token=TOKEN, projects=[project], agent=fake, clock=clock
+            settings,
+            token=TOKEN,
+            projects=[project] if projects is None else projects,
+            agent=fake,
+            clock=clock,
         ) as podium:
             server = _Server(await configured(podium.app, grace_seconds=1))
             serving = asyncio.create_task(server.serve(sockets=[listener]))

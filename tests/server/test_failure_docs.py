@@ -54,7 +54,7 @@ def test_each_reason_has_its_row_and_each_row_its_reason() -> None:
     assert (missing, dead) == ([], [])
 
 
-MOVES = {"waiting_for_slot", "flow_changed", "tree_missing"}
+MOVES = {"waiting_for_slot", "flow_changed", "tree_missing", "project_not_permitted"}
 """Given through a variable, or returned."""
 
 

@@ -96,6 +96,30 @@ async def test_a_stored_project_outside_the_roots_starts_nothing(
         await home.launch()
 
 
+@pytest.mark.parametrize(
+    ("roots", "end"),
+    [
+        (["elsewhere"], ("failed", "project_not_permitted")),
+        (["."], ("completed", None)),
+    ],
+)
+async def test_an_unfinished_run_outside_the_roots_does_not_go_on(
+    tmp_path: Path, roots: list[str], end: tuple[str, str | None]
+) -> None:
+    agent = FakeAgent()
+    agent.hold()
+    async with house(tmp_path, agent=agent) as home:
+        run_id = await home.launch()
+        await agent.started(1)
+    (tmp_path / "elsewhere").mkdir()
+    again = FakeAgent()
+    given = [str(tmp_path / root) for root in roots]
+    async with house(tmp_path, agent=again, projects=[], project_roots=given) as home:
+        last = (await home.end_of(run_id))[-1]
+    assert (last["status"], last.get("reason")) == end
+    assert bool(again.orders) is (end[0] == "completed")
+
+
 async def test_the_plan_says_what_agents_can_read(tmp_path: Path) -> None:
     async with house(tmp_path) as home:
         tree = (await planned(home))["tree"]
