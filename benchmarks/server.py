@@ -11,7 +11,7 @@ import uvicorn
 
 from protocol.plan import Endpoint
 from server.agents.installation import Installation
-from server.agents.qwen_runner import QwenRunner
+from server.agents.qwen_runner import Guards, QwenRunner
 from server.app import opened
 from server.ports import ModelEndpoint, Probe
 from server.serve import configured, listen
@@ -41,7 +41,9 @@ async def stand_in(data: Path, project: Path, *, model: str) -> AsyncIterator[Be
     settings = Settings(data=str(data), port=0, token=TOKEN, endpoints={"default": endpoint})
     script = Path(__file__).with_name("writer.py")
     installed = Installation(Path(sys.executable), script, "0.24.4")
-    agent = Writer(data, clock=SystemClock(), installed=installed)
+    # The stand-in is no Node: what the containment holds is measured by itself.
+    guards = Guards(contained=False)
+    agent = Writer(data, clock=SystemClock(), guards=guards, installed=installed)
     with listen(settings) as listener:
         async with opened(settings, token=TOKEN, projects=[project], agent=agent) as podium:
             server = uvicorn.Server(await configured(podium.app))
