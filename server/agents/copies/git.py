@@ -7,14 +7,12 @@ named to git and objects are borrowed where a command needs them. The repository
 """
 
 import os
-import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from server.agents.containment.guardian import stat
@@ -56,6 +54,15 @@ class GitError(Exception):
     """A git command failed, or a repository is not as it must be; the message says how."""
 
 
+def _bounded(command: Sequence[str]) -> list[str]:
+    """The command under MEMORY, from its first instruction on: set from outside, the bound would
+    come after what a quick git has taken already."""
+    if sys.platform != "linux":
+        return list(command)
+    script = 'ulimit -d "$1"; shift; unset PWD OLDPWD SHLVL; exec "$@"'
+    return ["/bin/sh", "-c", script, "git", str(MEMORY // 1024), *command]
+
+
 class Question:
     """A git command that runs meanwhile. `answer` waits for it; who may not come to that uses it
     as a context."""
@@ -74,7 +81,7 @@ class Question:
         self._fine = fine
         try:
             self._process = subprocess.Popen(
-                ["git", *_NEUTRAL, *arguments],
+                _bounded(["git", *_NEUTRAL, *arguments]),
                 cwd=cwd,
                 env=_environment(extra),
                 stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
@@ -84,9 +91,6 @@ class Question:
         except (OSError, ValueError) as error:
             # ValueError: no argument may hold a NUL.
             raise GitError(f"git could not be run: {error}") from error
-        if sys.platform == "linux":
-            with suppress(ProcessLookupError):
-                resource.prlimit(self._process.pid, resource.RLIMIT_DATA, (MEMORY, MEMORY))
 
     def __enter__(self) -> "Question":
         return self
