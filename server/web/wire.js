@@ -6,6 +6,7 @@ const COME_BACK = new Set([1001, 1006, 1011, 1012, 1013, 4408, 4429]);
 
 export class Wire extends EventTarget {
   #socket = null;
+  #live = false; // from the server's hello to the close: before it, every subscription waits
   #tries = 0;
   #next = 1;
   #waiting = new Map();
@@ -42,6 +43,7 @@ export class Wire extends EventTarget {
   }
 
   #subscribe(runId) {
+    if (!this.#live) return;
     const { gen, seq } = this.#cursors.get(runId);
     this.ask({ type: "subscribe", run_id: runId, after: { gen, seq } }).catch((error) =>
       this.dispatchEvent(new CustomEvent("problem", { detail: error })));
@@ -72,6 +74,7 @@ export class Wire extends EventTarget {
 
   #opened() {
     this.#tries = 0;
+    this.#live = true;
     this.#say("live");
     for (const runId of this.#cursors.keys()) this.#subscribe(runId);
   }
@@ -87,6 +90,7 @@ export class Wire extends EventTarget {
 
   #closed(code) {
     clearTimeout(this.#silence);
+    this.#live = false;
     for (const id of [...this.#waiting.keys()]) this.#fail(id, { code: "offline", message: "the connection was lost" });
     if (!COME_BACK.has(code)) return this.#say(code === 4401 ? "signed out" : `closed (${code})`);
     this.#say("reconnecting");
