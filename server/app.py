@@ -31,11 +31,14 @@ from server.http.tickets import Tickets
 from server.logs import logger
 from server.memory import available_memory
 from server.ports import AgentRunner, AgentUnavailable, Clock, Ids
+from server.rates import Rates
 from server.runs.housekeeping import keep_house
 from server.runs.launch import Launcher
 from server.runs.rooms import Clocks, Rooms
 from server.runs.runner import Runner
+from server.runs.under_way import UnderWay
 from server.settings import Settings, SettingsError
+from server.stopping import Gate
 from server.stores.sqlite import SqliteStore
 from server.world import RandomIds, SystemClock, boot_id
 
@@ -51,11 +54,30 @@ CONTENT_POLICY = (
 class Podium:
     """The running parts of one server. `opened()` gives one that is ready."""
 
-    def __init__(self, app: Starlette, channel: Channel, events: Events, runner: Runner) -> None:
+    def __init__(
+        self,
+        app: Starlette,
+        *,
+        channel: Channel,
+        events: Events,
+        runner: Runner,
+        under_way: UnderWay,
+        gate: Gate,
+    ) -> None:
         self.app = app
         self.channel = channel
         self.events = events
         self.runner = runner
+        self.under_way = under_way
+        self.gate = gate
+
+    async def drain(self) -> None:
+        """Say goodbye to every client; the first part of a stop. The gate is closed by then at the
+        latest."""
+        self.gate.close()
+        # First, so that whoever waits for a launch has its answer before its socket is closed.
+        await self.under_way.stop()
+        await asyncio.gather(self.channel.drain(), self.events.drain())
 
 
 @asynccontextmanager
@@ -115,7 +137,9 @@ async def opened(
             keep_house(store, clock, frames_days=settings.frames_days), name="housekeeping"
         )
         stack.push_async_callback(_cancelled, keeping)
-        yield _assemble(settings, token, rooms=rooms, hub=hub, runner=runner)
+        podium = _assemble(settings, token, rooms=rooms, hub=hub, runner=runner)
+        stack.push_async_callback(podium.under_way.stop)
+        yield podium
 
 
 def _assemble(
@@ -127,12 +151,17 @@ def _assemble(
         origins=allowed_origins(settings),
         clock=rooms.clock,
     )
-    launcher = Launcher(rooms, begin=runner.begin)
+    gate = Gate()
+    limits = settings.limits
+    under_way = UnderWay(limits, clock=rooms.clock, gate=gate, live=runner.live)
+    launcher = Launcher(rooms, begin=runner.begin, under_way=under_way)
     commands = Commands(
         store=rooms.store, launcher=launcher, runner=runner, catalogue=rooms.catalogue
     )
-    tickets = Tickets(rooms.clock)
-    events = Events(store=rooms.store, hub=hub, clock=rooms.clock, sign_in=sign_in)
+    tickets = Tickets(rooms.clock, most=limits.tickets_per_user)
+    events = Events(
+        store=rooms.store, hub=hub, clock=rooms.clock, sign_in=sign_in, gate=gate, limits=limits
+    )
     channel = Channel(
         store=rooms.store,
         hub=hub,
@@ -141,7 +170,8 @@ def _assemble(
         clock=rooms.clock,
         build=__version__,
         tickets=tickets,
-        beside=[events.drain],
+        gate=gate,
+        limits=limits,
         stall_seconds=settings.stall_seconds,
     )
     rest = Rest(
@@ -159,12 +189,20 @@ def _assemble(
         *LogRoutes(store=rooms.store, sign_in=sign_in).routes(),
         WebSocketRoute("/api/ws", channel.endpoint),
         Route("/healthz", _healthz),
-        Route("/readyz", _readyz(rooms, channel)),
+        Route("/readyz", _readyz(rooms, gate)),
         Mount("/", StaticFiles(directory=WEB, html=True, check_dir=False)),
     ]
     app = Starlette(routes=routes)
     app.add_middleware(SafeHeaders)
-    return Podium(app, channel, events, runner)
+    app.state.rates = Rates(
+        "requests",
+        burst=limits.request_burst,
+        per_second=limits.requests_per_second,
+        clock=rooms.clock,
+    )
+    return Podium(
+        app, channel=channel, events=events, runner=runner, under_way=under_way, gate=gate
+    )
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:
@@ -197,11 +235,11 @@ async def _healthz(request: Request) -> Response:
     return json({"status": "ok", "build": __version__})
 
 
-def _readyz(rooms: Rooms, channel: Channel):  # type: ignore[no-untyped-def]
+def _readyz(rooms: Rooms, gate: Gate):  # type: ignore[no-untyped-def]
     async def readyz(request: Request) -> Response:
         """200 when requests are taken. Whether an agent can start is told beside it: a server
         without one still shows its runs and says what is missing."""
-        if channel.draining:
+        if gate.closed:
             return json({"status": "draining"}, 503)
         return json({"status": "ready", "agent": await _agent_state(rooms)})
 
