@@ -160,7 +160,13 @@ def _assemble(
     )
     tickets = Tickets(rooms.clock, most=limits.tickets_per_user)
     events = Events(
-        store=rooms.store, hub=hub, clock=rooms.clock, sign_in=sign_in, gate=gate, limits=limits
+        store=rooms.store,
+        hub=hub,
+        clock=rooms.clock,
+        sign_in=sign_in,
+        gate=gate,
+        limits=limits,
+        stall_seconds=settings.stall_seconds,
     )
     channel = Channel(
         store=rooms.store,
@@ -186,7 +192,9 @@ def _assemble(
     routes = [
         *rest.routes(),
         *events.routes(),
-        *LogRoutes(store=rooms.store, sign_in=sign_in).routes(),
+        *LogRoutes(
+            store=rooms.store, sign_in=sign_in, stall_seconds=settings.stall_seconds
+        ).routes(),
         WebSocketRoute("/api/ws", channel.endpoint),
         Route("/healthz", _healthz),
         Route("/readyz", _readyz(rooms, gate)),

@@ -307,6 +307,9 @@ class Session:
                 await self._outbox.flush()
                 if ending:
                     return
+                if more:
+                    # A peer that takes everything at once must not keep the loop to itself.
+                    await asyncio.sleep(0)
 
     async def _round(self) -> bool:
         """Fill the outbox; True when there may be more already."""
@@ -315,7 +318,7 @@ class Session:
         if self._closing not in (None, CloseCode.RESTART):
             return False
         try:
-            return await self._delivery.pump(self._outbox)
+            return self._delivery.pump(self._outbox)
         except StoreUnavailable:
             # The answers that are ready are still owed.
             await self._outbox.flush()
@@ -325,7 +328,7 @@ class Session:
         while True:
             await self._clock.sleep(HEARTBEAT_SECONDS)
             at = rfc3339(self._clock.now())
-            self.send(await self._delivery.heartbeat(at))
+            self.send(self._delivery.heartbeat(at))
 
 
 def _too_many() -> Refused:

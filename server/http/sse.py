@@ -55,6 +55,7 @@ class Events:
         sign_in: SignIn,
         gate: Gate,
         limits: LimitSettings,
+        stall_seconds: float,
     ) -> None:
         self._store = store
         self._hub = hub
@@ -62,6 +63,7 @@ class Events:
         self._sign_in = sign_in
         self._gate = gate
         self._most = limits.streams_per_user
+        self._stall_seconds = stall_seconds
         self._open: dict[Stream, UserId] = {}
 
     def routes(self) -> list[Route]:
@@ -85,7 +87,12 @@ class Events:
         if stream.nothing_left:
             self._release(stream)
             return Response(status_code=204)
-        return Streamed(stream.write, headers=HEADERS, release=lambda: self._release(stream))
+        return Streamed(
+            stream.write,
+            headers=HEADERS,
+            stall_seconds=self._stall_seconds,
+            release=lambda: self._release(stream),
+        )
 
     async def drain(self) -> None:
         """Tell every reader that the server stops and when to come back, and end its stream; cut
@@ -124,7 +131,6 @@ class Stream:
         self._run_id = record.run.id
         self._query = query
         self._store = store
-        self._hub = hub
         self._clock = clock
         self._wake = asyncio.Event()
         self._connection = Connection(ONE_RUN, now=clock.monotonic())
@@ -187,8 +193,6 @@ class Stream:
 
     def close(self) -> None:
         self._delivery.close()
-        # A registration whose answer never came is not the delivery's to forget.
-        self._hub.forget(self._run_id, self._wake.set)
         self.ended.set()
 
     @property
@@ -203,7 +207,7 @@ class Stream:
             outbox.raw(HEARTBEAT)
         more = True
         while more and self._stopping is None:
-            more = await self._delivery.pump(outbox)
+            more = self._delivery.pump(outbox)
             await outbox.flush()
 
     async def _beat(self) -> None:
