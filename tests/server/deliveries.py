@@ -14,7 +14,7 @@ from protocol.frames import ControlFrame, StoredFrame
 from protocol.ids import RunId, Seq
 from server.channel.delivery import Delivery
 from server.channel.hub import MemoryHub
-from server.channel.websocket import LIMITS
+from server.limits import LimitSettings, wire_limits
 from server.ports import Batch, Hub, LogEntry, Store
 from server.stores.sqlite import SqliteStore
 from server.world import SystemClock
@@ -56,7 +56,7 @@ class Wire:
     """A delivery with its connection, and what it has sent."""
 
     def __init__(self, store: Store, hub: Hub, *, kind: type[Delivery] = Delivery) -> None:
-        self.connection = Connection(LIMITS, now=0)
+        self.connection = Connection(wire_limits(LimitSettings()), now=0)
         self.wake = asyncio.Event()
         self.delivery = kind(self.connection, store=store, hub=hub, wake=self.wake.set)
         self.sink = Sink()
