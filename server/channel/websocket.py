@@ -100,6 +100,7 @@ class Channel:
             await websocket.accept(subprotocol=SUBPROTOCOL)
             if user is not None:
                 session.send(self._hello(user))
+                session.forget_request()
             await session.serve()
         finally:
             del self._sessions[session]
@@ -217,6 +218,10 @@ class Session:
         self._closing = code
         self._wake.set()
 
+    def forget_request(self) -> None:
+        """Who is signed in is asked for no header and no cookie any more; a pane keeps none."""
+        self._websocket.scope["headers"].clear()
+
     def abort(self) -> None:
         """End the socket at once, whatever it was sent and has not taken."""
         self._outbox.abort()
@@ -292,6 +297,7 @@ class Session:
             self._connection.sign_in()
             self.send(FlowRunAck(id=command.id))
             self.send(hello)
+            self.forget_request()
 
     async def _expire(self) -> None:
         """A socket that is not signed in in time is closed."""

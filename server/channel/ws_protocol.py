@@ -180,7 +180,8 @@ class PaneProtocol(WebSocketsSansIOProtocol):
     async def send(self, message: Any) -> None:
         await super().send(message)
         if message["type"] == "websocket.accept":
-            # The scope has all of it; nothing asks the request and its answer any more.
+            # The scope has all of it. The parser, which waits for frames, holds the request too.
+            self.request.headers.clear()
             self.request = self.response = None  # type: ignore[assignment]
         elif message["type"] == "websocket.close" and self.close_timer is not None:
             self._free_in(self.close_timeout)
