@@ -19,9 +19,8 @@ from server import logs
 from server.app import Podium, opened
 from server.channel.ws_check import misfit
 from server.channel.ws_protocol import PaneConfig, PaneProtocol
-from server.http.door import door
 from server.http.sign_in import local_token
-from server.limits import LimitSettings, connections
+from server.limits import LimitSettings
 from server.local import ServerFile
 from server.logs import logger
 from server.ports import StoreError
@@ -110,7 +109,6 @@ async def configured(
         log_config=None,
         access_log=False,
         lifespan="off",
-        http=door(connections(limits)),
         ws=PaneProtocol if fault is None else "websockets-sansio",
         ws_max_size=MAX_MESSAGE,
         ws_per_message_deflate=False,
