@@ -1,7 +1,7 @@
 """One socket's delivery over the real store and hub, without the socket: what it sends is kept."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,12 +10,12 @@ import msgspec
 
 from protocol.commands import Subscribe
 from protocol.connection import Connection
-from protocol.frames import ControlFrame, StoredFrame
-from protocol.ids import RunId, Seq
+from protocol.frames import ControlFrame
+from protocol.ids import RunId
 from server.channel.delivery import Delivery
 from server.channel.hub import MemoryHub
 from server.limits import LimitSettings, wire_limits
-from server.ports import Batch, Hub, LogEntry, Store
+from server.ports import Batch, Hub, Store
 from server.stores.sqlite import SqliteStore
 from server.world import SystemClock
 
@@ -52,6 +52,14 @@ class Sink:
         return [frame for frame in self.frames if frame["type"] == f"flow_run_{kind}"]
 
 
+class Narrow(Sink):
+    """Full as soon as it has anything, as one is whose every page is large."""
+
+    @property
+    def full(self) -> bool:  # type: ignore[override] # a constant there
+        return bool(self.frames)
+
+
 class Wire:
     """A delivery with its connection, and what it has sent."""
 
@@ -70,6 +78,18 @@ class Wire:
         answer, begin = await self.delivery.follow(record, command)
         self.sink.control(answer)
         begin()
+
+    async def round(self) -> list[dict[str, Any]]:
+        """One round of a writer whose outbox is full at once; what it sends."""
+        sink = Narrow()
+        while not sink.frames and (self.wake.is_set() or self.reading):
+            if self.reading and not self.wake.is_set():
+                await asyncio.wait(self.reading)
+            self.wake.clear()
+            if self.delivery.pump(sink):
+                self.wake.set()
+        self.sink.frames += sink.frames
+        return sink.frames
 
     async def quiet(self) -> None:
         """Send everything that there is to send."""
@@ -99,11 +119,3 @@ async def kept(place: Path, hub: MemoryHub | None = None) -> AsyncIterator[Kept]
         place, clock=SystemClock(), committed=hub.publish, boot_id="b", tick=0
     ) as store:
         yield Kept(store, hub)
-
-
-def entries(run_id: str, first: int, frames: Sequence[StoredFrame]) -> list[LogEntry]:
-    """As if they were committed from `first` on."""
-    return [
-        LogEntry(RunId(run_id), Seq(seq), msgspec.json.encode(frame), outline=True)
-        for seq, frame in enumerate(frames, first)
-    ]
