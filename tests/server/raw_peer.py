@@ -46,6 +46,21 @@ def fragments(count: int, payload: bytes = b"x") -> bytes:
     return frame(TEXT, payload, fin=False) + frame(CONTINUATION, payload, fin=False) * (count - 1)
 
 
+def handshake(host: str, token: str) -> bytes:
+    """What opens a socket of `podium.v1`."""
+    lines = [
+        "GET /api/ws HTTP/1.1",
+        f"Host: {host}",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
+        f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}",
+        "Sec-WebSocket-Protocol: podium.v1",
+        f"Authorization: Bearer {token}",
+    ]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
 class RawPeer:
     def __init__(self, connected: socket.socket) -> None:
         self.socket = connected
@@ -105,21 +120,10 @@ async def raw_peer(url: str) -> AsyncIterator[RawPeer]:
     connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
     connected.setblocking(False)
     peer = RawPeer(connected)
-    key = base64.b64encode(os.urandom(16)).decode()
-    lines = [
-        "GET /api/ws HTTP/1.1",
-        f"Host: {place.netloc}",
-        "Upgrade: websocket",
-        "Connection: Upgrade",
-        "Sec-WebSocket-Version: 13",
-        f"Sec-WebSocket-Key: {key}",
-        "Sec-WebSocket-Protocol: podium.v1",
-        f"Authorization: Bearer {TOKEN}",
-    ]
     with connected:
         loop = asyncio.get_running_loop()
         await loop.sock_connect(connected, (place.hostname, place.port))
-        await peer.send("\r\n".join([*lines, "", ""]).encode())
+        await peer.send(handshake(place.netloc, TOKEN))
         answer = b""
         while not answer.endswith(b"\r\n\r\n"):
             answer += await peer._take(1)
