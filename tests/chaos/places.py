@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import socket
 from pathlib import Path
 
 BEAT = 0.1
@@ -63,6 +64,17 @@ def accepted(pid: int, server_port: int) -> dict[int, int]:
         if ours == server_port and int(words[9]) in held and theirs:
             found[theirs] = int(words[9])
     return found
+
+
+def waiting_for(peer: socket.socket) -> int:
+    """Bytes that the kernel keeps until this peer of ours takes them."""
+    (_, ours), (_, theirs) = peer.getsockname(), peer.getpeername()
+    for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]:
+        words = line.split()
+        ports = tuple(int(words[at].rpartition(":")[2], 16) for at in (1, 2))
+        if ports == (theirs, ours):
+            return int(words[4].partition(":")[0], 16)
+    return 0
 
 
 def waiting(server_port: int) -> int:

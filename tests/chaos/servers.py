@@ -108,6 +108,12 @@ class Served:
             self.process.send_signal(signal.SIGTERM)
         return await self.process.wait()
 
+    async def published(self, frames: int) -> None:
+        """Wait until the publisher has so many."""
+        async with asyncio.timeout(READY_SECONDS):
+            while (await self.state()).log < frames:
+                await asyncio.sleep(0.02)
+
     async def state(self) -> State:
         return await self._chaos("GET")
 

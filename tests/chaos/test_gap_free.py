@@ -10,7 +10,7 @@ import pytest
 
 from tests.chaos.app import Pace
 from tests.chaos.servers import Log, Served, served
-from tests.chaos.viewers import Place, Viewer, until, viewing
+from tests.chaos.viewers import Place, Viewer, all_finished, until, viewing
 
 KILLS, ABORTS = 10, 200
 
@@ -32,7 +32,7 @@ async def test_no_frame_is_lost_doubled_or_out_of_order(
             aborting = asyncio.create_task(abort(crowd, frames))
             before = [await kill(server, place, crowd, run_id, at=at) for at in moments(frames)]
             aborted = await aborting
-            await asyncio.wait_for(everyone(crowd), frames / 500)
+            await all_finished(crowd, seconds=frames / 500)
         log = await server.log(run_id)
     assert log.whole
     assert log.head >= frames
@@ -75,8 +75,3 @@ async def abort(crowd: Sequence[Viewer], frames: int) -> int:
         await until(lambda: viewer.last >= at, seconds=600)  # noqa: B023 - used at once
         await until(viewer.abort, seconds=600)
     return len(wanted)
-
-
-async def everyone(crowd: Sequence[Viewer]) -> None:
-    for viewer in crowd:
-        await viewer.finished.wait()

@@ -1,7 +1,6 @@
 """Whoever stops reading is freed, costs little memory until then, and slows nobody."""
 
 import asyncio
-import json
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -12,8 +11,8 @@ import pytest
 from tests.chaos.app import Pace
 from tests.chaos.places import Lateness, accepted, resident, waiting
 from tests.chaos.servers import Served, served
-from tests.chaos.viewers import Place, Viewer, until, viewing
-from tests.server.raw_peer import TEXT, RawPeer, frame, raw_peer
+from tests.chaos.viewers import Place, Viewer, all_finished, all_live, until, viewing
+from tests.server.raw_peer import RawPeer, raw_peer, subscribing
 
 HEALTHY, STALLED = 180, 20
 LOG = Pace(target=3_000, at_once=250, size=4_000)
@@ -41,22 +40,19 @@ class Seen(NamedTuple):
 async def test_stalled_viewers_are_freed_and_slow_nobody(tmp_path: Path) -> None:
     async with served(tmp_path, pace=LOG) as server, AsyncExitStack() as peers:
         run_id = await server.launch()
-        await until_published(server, LOG.target)
+        await server.published(LOG.target)
         async with viewing(Place(server.url), run_id, HEALTHY, after=LOG.target) as crowd:
-            for viewer in crowd:
-                await viewer.live.wait()
+            await all_live(crowd)
             await server.pace(LIVE)
             before = resident(server.pid)
             stalled = [
                 await peers.enter_async_context(raw_peer(server.url)) for _ in range(STALLED)
             ]
             for peer in stalled:
-                await stall(peer, run_id)
+                await peer.send(subscribing(run_id))
             seen = await freed(server, crowd, stalled, before=before)
             await server.pace(Pace(ends=True))
-            async with asyncio.timeout(60):
-                for viewer in crowd:
-                    await viewer.finished.wait()
+            await all_finished(crowd)
         assert waiting(server.port) == 0, "the kernel holds nothing for them either"
         for peer in stalled:
             await assert_reset(peer)
@@ -67,18 +63,6 @@ async def test_stalled_viewers_are_freed_and_slow_nobody(tmp_path: Path) -> None
     assert seen.seconds <= FREED_SECONDS
     assert seen.memory <= STALLED * MEMORY
     assert min(seen.shares) >= SHARE
-
-
-async def until_published(server: Served, frames: int) -> None:
-    async with asyncio.timeout(60):
-        while (await server.state()).log < frames:
-            await asyncio.sleep(0.02)
-
-
-async def stall(peer: RawPeer, run_id: str) -> None:
-    """Ask for the whole log and read no more."""
-    message = {"type": "subscribe", "id": "s", "run_id": run_id}
-    await peer.send(frame(TEXT, json.dumps(message).encode()))
 
 
 async def freed(

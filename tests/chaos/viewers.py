@@ -10,7 +10,7 @@ import json
 import socket
 import struct
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
@@ -51,6 +51,7 @@ class Viewer:
         self._run_id = run_id
         self._sums: list[int] | None = [] if remembers else None
         self._line: Line | None = None
+        self._stayed = 0
         self.gen = 1
         self.last = after
         self.sum = 0
@@ -69,6 +70,7 @@ class Viewer:
 
     async def follow(self) -> None:
         while not self.finished.is_set():
+            await self._stay_away()
             url = urlsplit(await self._place.url())
             assert url.hostname is not None
             loop = asyncio.get_running_loop()
@@ -86,6 +88,12 @@ class Viewer:
             self._line = line
             await line.ended.wait()
             self.live.clear()
+
+    async def _stay_away(self) -> None:
+        """As long as a server that stopped has asked for, which is not the same for everyone."""
+        if len(self.draining) > self._stayed:
+            self._stayed = len(self.draining)
+            await asyncio.sleep(self.draining[-1] / 1000)
 
     def abort(self) -> bool:
         """Vanish as a process that is killed does: with a reset. False when there is no connection
@@ -236,6 +244,20 @@ async def viewing(
         for task in tasks:
             with suppress(asyncio.CancelledError):
                 task.result()
+
+
+async def all_live(crowd: Sequence[Viewer], *, seconds: float = 60) -> None:
+    """Wait until each has what was there when it came."""
+    async with asyncio.timeout(seconds):
+        for viewer in crowd:
+            await viewer.live.wait()
+
+
+async def all_finished(crowd: Sequence[Viewer], *, seconds: float = 60) -> None:
+    """Wait until each has seen the end of its run."""
+    async with asyncio.timeout(seconds):
+        for viewer in crowd:
+            await viewer.finished.wait()
 
 
 async def until(true: Callable[[], bool], *, seconds: float, every: float = 0.02) -> None:

@@ -2,11 +2,13 @@
 
 import asyncio
 import base64
+import ctypes
+import json
 import os
 import socket
 import struct
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -14,6 +16,8 @@ from tests.server.harness import TOKEN, WAIT_SECONDS
 
 TEXT, CONTINUATION, CLOSE, PING, PONG = 0x1, 0x0, 0x8, 0x9, 0xA
 SMALL = 4_096
+SO_ATTACH_FILTER, BPF_RETURN = 26, 0x06
+"""A socket's own packet filter (socket(7)); a program that returns 0 keeps nothing."""
 
 
 class Message(NamedTuple):
@@ -61,6 +65,12 @@ def handshake(host: str, token: str) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode()
 
 
+def subscribing(run_id: str) -> bytes:
+    """The message that asks for all of a run."""
+    message = {"type": "subscribe", "id": "s", "run_id": run_id}
+    return frame(TEXT, json.dumps(message).encode())
+
+
 class RawPeer:
     def __init__(self, connected: socket.socket) -> None:
         self.socket = connected
@@ -93,6 +103,15 @@ class RawPeer:
                 await self.read()
         except ConnectionError:
             self.socket.close()
+
+    def deafen(self) -> None:
+        """Drop every packet that comes from now on, as a cable that is pulled does: the server gets
+        no answer, not even the kernel's. Where a user may not have that, the kernel still answers
+        and nobody else does."""
+        code = ctypes.create_string_buffer(struct.pack("HBBI", BPF_RETURN, 0, 0, 0))
+        program = struct.pack("HL", 1, ctypes.addressof(code))
+        with suppress(PermissionError):
+            self.socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
 
     def reset(self) -> None:
         """Vanish without a word, as a process that is killed."""
