@@ -29,6 +29,7 @@ MAX_FRAGMENTS = 64
 LINGER_SECONDS = 2.0
 """So long is read, and thrown away, after a refusal: a socket that is closed with bytes unread is
 reset, and the peer may never see why."""
+SHUTDOWN_SECONDS = 0.5
 INVALID_TEXT = 1007
 AT_ONCE = struct.pack("ii", 1, 0)
 """As SO_LINGER: closing waits for nothing, and resets the peer."""
@@ -160,6 +161,12 @@ class PaneProtocol(WebSocketsSansIOProtocol):
         super().keepalive_timeout()
         if self.buffered:
             self.transport.abort()
+
+    def shutdown(self) -> None:
+        """The server ends: it does not wait for what the peer has not taken by now."""
+        super().shutdown()
+        if self.buffered:
+            self._free_in(SHUTDOWN_SECONDS)
 
     async def send(self, message: Any) -> None:
         await super().send(message)
