@@ -29,13 +29,14 @@ from server.app import Podium, opened
 from server.channel import websocket
 from server.ports import AgentFrame, AgentOrder, AgentResult, Emit
 from server.settings import EndpointSettings, Settings
-from server.stores.sqlite import FILE
+from server.stores.sqlite import FILE, SqliteStore
 from tests.chaos.places import Lateness
 from tests.fakes.agent import FakeAgent
 from tests.server.harness import TOKEN
 
 STEP = "review.security"
-"""The step whose attempt publishes; the others answer at once."""
+"""The step whose attempt publishes, when the run was asked to; the others answer at once."""
+PUBLISH = "publish frames"
 
 
 class Pace(Struct, frozen=True, kw_only=True):
@@ -49,6 +50,8 @@ class Pace(Struct, frozen=True, kw_only=True):
     pause: float = 0.0
     size: int = 120
     """Bytes of text in a frame."""
+    read_only: bool = False
+    """Whether the disk takes nothing: every write of the store fails."""
 
 
 class Told(Struct, frozen=True, kw_only=True):
@@ -92,7 +95,7 @@ class Publisher(FakeAgent):
         self.late.stop()
 
     async def run(self, order: AgentOrder, emit: Emit) -> AgentResult:
-        if order.ref.step_id == STEP:
+        if order.ref.step_id == STEP and PUBLISH in order.prompt.user:
             self.log = await asyncio.to_thread(head_of, self._file, order.ref.run_id)
             await self._publish(order, emit)
         return await super().run(order, emit)
@@ -134,12 +137,16 @@ def head_of(file: Path, run_id: RunId) -> int:
     return int(head)
 
 
-def route(agent: Publisher) -> Route:
+def route(agent: Publisher, podium: Podium) -> Route:
     """`POST /chaos` tells the publisher another pace; both methods answer with the state."""
 
     async def chaos(request: Request) -> Response:
         if request.method == "POST":
-            agent.tell(msgspec.json.decode(await request.body(), type=Pace))
+            pace = msgspec.json.decode(await request.body(), type=Pace)
+            store = podium.channel._store
+            assert isinstance(store, SqliteStore)
+            await store._writer._db.execute(f"PRAGMA query_only={int(pace.read_only)}")
+            agent.tell(pace)
         state = State(tasks=len(asyncio.all_tasks()), late=agent.late.seconds, log=agent.log)
         return Response(msgspec.json.encode(state))
 
@@ -159,7 +166,7 @@ def prepare(told: Told) -> None:
     async def with_publisher(settings: Settings, **how: Any) -> AsyncIterator[Podium]:
         agent = Publisher(told)
         async with opened(settings, agent=agent, **how) as podium:
-            podium.app.router.routes.insert(0, route(agent))
+            podium.app.router.routes.insert(0, route(agent, podium))
             yield podium
 
     change(serve, "opened", with_publisher)

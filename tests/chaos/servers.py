@@ -18,7 +18,7 @@ import msgspec
 
 from server.local import ServerFile, running_server
 from server.stores.sqlite import FILE
-from tests.chaos.app import Pace, State, Told
+from tests.chaos.app import PUBLISH, Pace, State, Told
 from tests.server.harness import TOKEN, repository
 
 READY_SECONDS = 60.0
@@ -130,19 +130,29 @@ class Served:
         headers = {"Authorization": f"Bearer {TOKEN}"}
         return httpx.AsyncClient(base_url=self.url, headers=headers, trust_env=False, timeout=60)
 
-    async def launch(self) -> str:
-        """A run whose publisher publishes."""
-        async with self.http() as http:
-            project = (await http.get("/api/projects")).json()["projects"][0]["id"]
-            body = {
-                "project_id": project,
-                "flow_name": "code-review",
-                "band": "small",
-                "input": {"question": "errors", "paths": ["src"]},
-            }
-            answer = await http.post("/api/runs", json=body)
+    async def launch(self, question: str = PUBLISH) -> str:
+        """A run whose publisher publishes; with another question, one that ends at once."""
+        answer = await self.launching(question)
         assert answer.status_code == 201, answer.text
         return str(answer.json()["run_id"])
+
+    async def launching(self, question: str) -> httpx.Response:
+        body = {
+            "project_id": await self.project(),
+            "flow_name": "code-review",
+            "band": "small",
+            "input": {"question": question, "paths": ["src"]},
+        }
+        async with self.http() as http:
+            return await http.post("/api/runs", json=body)
+
+    async def project(self) -> str:
+        async with self.http() as http:
+            return str((await http.get("/api/projects")).json()["projects"][0]["id"])
+
+    async def status(self, run_id: str) -> str:
+        async with self.http() as http:
+            return str((await http.get(f"/api/runs/{run_id}")).json()["run"]["status"])
 
     async def log(self, run_id: str) -> Log:
         """What the disk holds, the server running or not."""
@@ -173,8 +183,9 @@ def stored(data: Path, run_id: str) -> Log:
 
 
 @asynccontextmanager
-async def served(place: Path, **told: Any) -> AsyncIterator[Served]:
-    """A server that is stopped at the end; it must have had no error to tell."""
+async def served(place: Path, *, fails: bool = False, **told: Any) -> AsyncIterator[Served]:
+    """A server that is stopped at the end. It must have had no error to tell, or, when it `fails`,
+    none that it did not expect."""
     server = Served(place, **told)
     await asyncio.to_thread(repository, place / "project")
     await server.start()
@@ -184,4 +195,4 @@ async def served(place: Path, **told: Any) -> AsyncIterator[Served]:
         await server.stop()
     said = await server.said()
     assert "Traceback" not in said, said
-    assert '"level":"error"' not in said.replace(" ", ""), said
+    assert fails or '"level":"error"' not in said.replace(" ", ""), said
