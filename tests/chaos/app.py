@@ -30,6 +30,7 @@ from server.channel import websocket
 from server.ports import AgentFrame, AgentOrder, AgentResult, Emit
 from server.settings import EndpointSettings, Settings
 from server.stores.sqlite import FILE, SqliteStore
+from tests.chaos.broken import GUARDS
 from tests.chaos.places import Lateness
 from tests.fakes.agent import FakeAgent
 from tests.server.harness import TOKEN
@@ -62,6 +63,8 @@ class Told(Struct, frozen=True, kw_only=True):
     """Of one user: the tests here have one user for all of them."""
     boot_id: str | None = None
     """None is the machine's own."""
+    without: str | None = None
+    """The guard that is taken away, of `broken.GUARDS`."""
     settings: dict[str, Any] = {}
 
 
@@ -155,7 +158,10 @@ def route(agent: Publisher, podium: Podium) -> Route:
 
 def prepare(told: Told) -> None:
     """What the product has no setting for, or what a test must do more often than it allows."""
-    change = pytest.MonkeyPatch().setattr
+    patches = pytest.MonkeyPatch()
+    change = patches.setattr
+    if told.without is not None:
+        GUARDS[told.without](patches)
     change(engine, "MAX_CRASHES", 1_000_000)
     limits = msgspec.structs.replace(websocket.LIMITS, sockets=told.sockets)
     change(websocket, "LIMITS", limits)

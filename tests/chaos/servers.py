@@ -99,7 +99,8 @@ class Served:
     async def kill(self) -> None:
         """As a crash would: no handler of the server runs."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGKILL)
+        if self.process.returncode is None:
+            self.process.send_signal(signal.SIGKILL)
         await self.process.wait()
 
     async def stop(self) -> int:

@@ -58,6 +58,8 @@ class Viewer:
         self.sum = 0
         self.state = 0
         """The last frame that tells of a state, which not even a power cut takes back."""
+        self.said = 0
+        """The last one of what agents say and do."""
         self.wrong: list[str] = []
         """What was lost, doubled or out of order."""
         self.connects = 0
@@ -125,7 +127,9 @@ class Viewer:
         self.sum = zlib.crc32(payload, self.sum)
         if self._sums is not None:
             self._sums.append(self.sum)
-            if not payload.startswith(PASSING):
+            if payload.startswith(PASSING):
+                self.said = seq
+            else:
                 self.state = seq
         if payload.startswith(END):
             self.finished.set()
