@@ -26,7 +26,7 @@ from protocol.ids import RunId
 from server import app as product
 from server import serve
 from server.app import Podium, opened
-from server.channel import websocket
+from server.limits import LimitSettings
 from server.ports import AgentFrame, AgentOrder, AgentResult, Emit
 from server.settings import EndpointSettings, Settings
 from server.stores.sqlite import FILE, SqliteStore
@@ -59,8 +59,6 @@ class Told(Struct, frozen=True, kw_only=True):
     data: str
     project: str
     pace: Pace = Pace()
-    sockets: int = 1_000
-    """Of one user: the tests here have one user for all of them."""
     boot_id: str | None = None
     """None is the machine's own."""
     without: str | None = None
@@ -163,8 +161,6 @@ def prepare(told: Told) -> None:
     if told.without is not None:
         GUARDS[told.without](patches)
     change(engine, "MAX_CRASHES", 1_000_000)
-    limits = msgspec.structs.replace(websocket.LIMITS, sockets=told.sockets)
-    change(websocket, "LIMITS", limits)
     if told.boot_id is not None:
         change(product, "boot_id", lambda: told.boot_id)
 
@@ -188,6 +184,8 @@ def main() -> int:
         "token": TOKEN,
         "endpoints": {"default": endpoint},
         "log_level": "warning",
+        # The tests have one user for all their sockets.
+        "limits": LimitSettings(sockets_per_user=1_000),
     }
     settings = Settings(**(usual | told.settings))
     return asyncio.run(serve.serve(settings, projects=[told.project], with_parent=True))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from protocol.frames import FlowRunHeartbeat
 from protocol.ids import RunId
 from protocol.states import StepStatus
 from server.channel import delivery, websocket
@@ -28,7 +29,7 @@ def publish_first(change: pytest.MonkeyPatch) -> None:
 
     def remember(it: Writer, *given: Any, **named: Any) -> None:
         begin(it, *given, **named)
-        shown.append(it._committed)  # type: ignore[arg-type] # it takes any sequence
+        shown.append(it._committed)
 
     async def write_later(it: Tick) -> list[LogEntry]:
         entries = await write(it)
@@ -86,8 +87,12 @@ def register_late(change: pytest.MonkeyPatch) -> None:
 
 
 def say_no_heads(change: pytest.MonkeyPatch) -> None:
-    heartbeat = delivery.FlowRunHeartbeat
-    change.setattr(delivery, "FlowRunHeartbeat", lambda *, heads, at: heartbeat(heads={}, at=at))
+    """A heartbeat says that the server is there, and no more."""
+
+    def headless(*, heads: object, at: str) -> FlowRunHeartbeat:
+        return FlowRunHeartbeat(heads={}, at=at)
+
+    change.setattr(delivery, "FlowRunHeartbeat", headless)
 
 
 GUARDS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from protocol.frames import Channel, FlowRunStepDelta
-from server.channel import websocket
+from server.limits import HEARTBEAT_SECONDS
 from server.ports import AgentFailure, AgentOrder, AgentResult, Emit, Fenced
 from server.world import SystemClock
 from tests.chaos.app import STEP, Pace
@@ -197,7 +197,7 @@ class Beats(SystemClock):
         self.due = asyncio.Event()
 
     async def sleep(self, seconds: float) -> None:
-        if seconds == websocket.LIMITS.heartbeat_seconds:
+        if seconds == HEARTBEAT_SECONDS:
             await self.due.wait()
             self.due.clear()
         else:
