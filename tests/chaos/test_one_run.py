@@ -99,7 +99,7 @@ async def test_fifty_at_once_are_one_run(home: House) -> None:
 
 
 async def test_without_the_key_they_are_many(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The control. What ends it is the rate of launches, which one that is sent again never meets."""
+    """The control. The rate of launches ends it; one that is sent again never meets that."""
     launch_once = Launcher.launch
 
     async def keyless(it: Launcher, *given: Any, key: str | None) -> Launched:
