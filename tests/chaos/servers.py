@@ -8,7 +8,7 @@ import sqlite3
 import sys
 import tempfile
 import zlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -16,7 +16,9 @@ from typing import IO, Any, NamedTuple
 import httpx
 import msgspec
 
+from protocol.ids import RunId
 from server.local import ServerFile, running_server
+from server.stores.pages import inflate
 from server.stores.sqlite import FILE
 from tests.chaos.app import PUBLISH, Pace, State, Told
 from tests.server.harness import TOKEN, repository
@@ -172,15 +174,26 @@ def stored(data: Path, run_id: str) -> Log:
             if (data / name).exists():
                 shutil.copy(data / name, folder)
         with closing(sqlite3.connect(Path(folder) / FILE)) as db:
-            rows = db.execute(
-                "SELECT seq, data FROM flow_frames WHERE run_id = ? ORDER BY seq", (run_id,)
-            )
-            seqs, sums, total = [], [], 0
-            for seq, frame in rows:
-                total = zlib.crc32(frame, total)
-                seqs.append(seq)
-                sums.append(total)
-    return Log(seqs, sums)
+            return summed(frames_of(db, run_id))
+
+
+def frames_of(db: sqlite3.Connection, run_id: str) -> Iterator[tuple[int, bytes]]:
+    """Folded or not."""
+    folded = "SELECT first, data FROM flow_frame_pages WHERE run_id = ? ORDER BY first"
+    for first, page in db.execute(folded, (run_id,)):
+        for entry in inflate(RunId(run_id), first, page):
+            yield entry.seq, entry.data
+    live = "SELECT seq, data FROM flow_frames WHERE run_id = ? ORDER BY seq"
+    yield from db.execute(live, (run_id,))
+
+
+def summed(frames: Iterable[tuple[int, bytes]]) -> Log:
+    log, total = Log([], []), 0
+    for seq, frame in frames:
+        total = zlib.crc32(frame, total)
+        log.seqs.append(seq)
+        log.sums.append(total)
+    return log
 
 
 @asynccontextmanager
