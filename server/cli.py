@@ -339,3 +339,12 @@ def project_root(path: str) -> Path:
         if (folder / ".git").exists():
             return folder
     return start
+
+
+def _add_groups() -> None:
+    from server.user_commands import user
+
+    main.add_command(user)
+
+
+_add_groups()

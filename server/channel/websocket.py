@@ -4,8 +4,8 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from itertools import count
 
-from starlette.datastructures import Headers
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from protocol.codec import MESSAGE_LIMIT
@@ -22,6 +22,8 @@ from server.http.sign_in import Refused, SignIn
 from server.http.tickets import Tickets
 from server.logs import logger
 from server.ports import Clock, Hub, Store, StoreUnavailable
+from server.users.deeds import tell_command, tell_sign_in
+from server.users.directory import Guest
 from server.world import rfc3339
 
 log = logger(__name__)
@@ -71,14 +73,16 @@ class Channel:
         self._stall_seconds = stall_seconds
         self._sessions: dict[Session, UserId | None] = {}
         self._tickets = tickets
+        self._numbers = count(1)
         self._beside = beside
         self.draining = False
 
     async def endpoint(self, websocket: WebSocket) -> None:
         """Check who asks before the socket is accepted, then serve it to its end."""
         try:
-            user = self._admit(websocket)
+            guest = self._admit(websocket)
         except Refused as error:
+            self._sign_in.tell_refused(websocket, error)
             await websocket.send_denial_response(refusal(error))
             return
         if SUBPROTOCOL not in websocket.scope["subprotocols"]:
@@ -87,15 +91,17 @@ class Channel:
             return
         await websocket.accept(subprotocol=SUBPROTOCOL)
         session = Session(
-            websocket, user, store=self._store, hub=self._hub, commands=self._commands,
+            websocket, guest, store=self._store, hub=self._hub, commands=self._commands,
             clock=self._clock, stall_seconds=self._stall_seconds, redeem=self._redeem,
+            answered=self._answered, number=next(self._numbers),
         )  # fmt: skip
-        self._sessions[session] = user
+        self._sessions[session] = None
         try:
-            if user is not None:
-                session.send(self._hello(user))
+            if guest is not None:
+                session.send(self._welcome(session, guest))
             await session.serve()
         finally:
+            self._sign_in.visits.left(session)
             del self._sessions[session]
 
     async def drain(self) -> None:
@@ -116,22 +122,32 @@ class Channel:
             for waiting in late:
                 waiting.cancel()
 
-    def _admit(self, websocket: WebSocket) -> UserId | None:
-        headers = Headers(scope=websocket.scope)
-        user = self._sign_in.identify_socket(headers, websocket.cookies)
+    def _admit(self, websocket: WebSocket) -> Guest | None:
+        guest = self._sign_in.identify_socket(websocket)
+        user = None if guest is None else guest.user
         if self.draining:
             raise Refused(503, ErrorCode.BUSY, "the server is stopping", hint="come back soon")
         if self._open_of(user) >= (MAX_STRANGERS if user is None else LIMITS.sockets):
             raise _too_many()
-        return user
+        return guest
 
-    def _redeem(self, session: "Session", ticket: str) -> tuple[UserId, FlowRunHello]:
+    def _redeem(self, session: "Session", ticket: str) -> tuple[Guest, FlowRunHello]:
         """Make a socket that of the ticket's user; raises ProtocolError."""
-        user = self._tickets.redeem(ticket)
-        if self._open_of(user) >= LIMITS.sockets:
+        guest = self._tickets.redeem(ticket, peer=self._sign_in.address(session.websocket))
+        if self._open_of(guest.user) >= LIMITS.sockets:
             raise _too_many()
-        self._sessions[session] = user
-        return user, self._hello(user)
+        return guest, self._welcome(session, guest)
+
+    def _welcome(self, session: "Session", guest: Guest) -> FlowRunHello:
+        """From now on the socket is the guest's, until the sign-in ends."""
+        self._sessions[session] = guest.user
+        self._sign_in.visits.enter(session, guest, session.end)
+        tell_sign_in(self._sign_in.audit, guest)
+        return self._hello(guest.user)
+
+    def _answered(self, session: "Session", command: Command, answer: ControlFrame) -> None:
+        assert session.guest is not None
+        tell_command(self._sign_in.audit, session.guest, command, answer, socket=session.number)
 
     def _open_of(self, user: UserId | None) -> int:
         return list(self._sessions.values()).count(user)
@@ -151,22 +167,29 @@ class Session:
     def __init__(
         self,
         websocket: WebSocket,
-        user: UserId | None,
+        guest: Guest | None,
         *,
         store: Store,
         hub: Hub,
         commands: Commands,
         clock: Clock,
         stall_seconds: float,
-        redeem: Callable[["Session", str], tuple[UserId, FlowRunHello]],
+        redeem: Callable[["Session", str], tuple[Guest, FlowRunHello]],
+        answered: Callable[["Session", Command, ControlFrame], None],
+        number: int,
     ) -> None:
-        self._websocket = websocket
+        """`answered` hears of every message of a guest, with its answer."""
+        self.websocket = websocket
         self._outbox = outbox_of(websocket, stall_seconds)
-        self._user = user
+        self.guest = guest
+        self.number = number
         self._redeem = redeem
+        self._answered = answered
         self._commands = commands
         self._clock = clock
-        self._connection = Connection(LIMITS, now=clock.monotonic(), authenticated=user is not None)
+        self._connection = Connection(
+            LIMITS, now=clock.monotonic(), authenticated=guest is not None
+        )
         self._wake = asyncio.Event()
         self._delivery = Delivery(self._connection, store=store, hub=hub, wake=self._wake.set)
         self._control: deque[ControlFrame] = deque()
@@ -194,7 +217,7 @@ class Session:
                 others = [group.create_task(self._beat())]
                 reader = group.create_task(self._read(group))
                 others.append(group.create_task(self._write()))
-                if self._user is None:
+                if self.guest is None:
                     group.create_task(self._expire())
                 await asyncio.wait([reader, others[1]], return_when=asyncio.FIRST_COMPLETED)
                 raise _Ended
@@ -216,14 +239,14 @@ class Session:
     async def _close(self, code: CloseCode) -> None:
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
-                await _close(self._websocket, code)
+                await _close(self.websocket, code)
         except TimeoutError:
             self._outbox.abort()
 
     async def _read(self, group: asyncio.TaskGroup) -> None:
         """Only parse and hand on: a reader that waits for work misses the peer's pongs."""
         while True:
-            message = await self._websocket.receive()
+            message = await self.websocket.receive()
             if message["type"] == "websocket.disconnect":
                 return
             text = message.get("text")
@@ -238,7 +261,7 @@ class Session:
                         self._begin(group, command)
 
     def _begin(self, group: asyncio.TaskGroup, command: Command) -> None:
-        if self._user is None:
+        if self.guest is None:
             self._greet(command)
             return
         try:
@@ -253,7 +276,7 @@ class Session:
         assert isinstance(command, Hello)
         assert command.ticket is not None
         try:
-            self._user, hello = self._redeem(self, command.ticket)
+            self.guest, hello = self._redeem(self, command.ticket)
         except ProtocolError as error:
             self.send(error_frame(command.id, error))
         else:
@@ -264,14 +287,20 @@ class Session:
     async def _expire(self) -> None:
         """A socket that is not signed in in time is closed."""
         await self._clock.sleep(HELLO_SECONDS)
-        if self._user is None:
+        if self.guest is None:
             self.end(CloseCode.UNAUTHENTICATED)
 
     async def _answer(self, command: Command) -> None:
-        assert self._user is not None
+        assert self.guest is not None
+
+        def send(frame: ControlFrame) -> None:
+            if getattr(frame, "id", None) == command.id:
+                self._answered(self, command, frame)
+            self.send(frame)
+
         try:
             await self._commands.answer(
-                self._user, command, delivery=self._delivery, send=self.send
+                self.guest.user, command, delivery=self._delivery, send=send
             )
         finally:
             self._connection.done(command)

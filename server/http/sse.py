@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from protocol.codec import encode_frame
 from protocol.commands import Subscribe
 from protocol.connection import Connection
-from protocol.errors import ErrorCode, ProtocolError
+from protocol.errors import CloseCode, ErrorCode, ProtocolError
 from protocol.frames import (
     ControlFrame,
     FlowRunDraining,
@@ -29,10 +29,11 @@ from protocol.ids import Gen, Seq, UserId
 from protocol.rest import LogQuery, parse_log_query
 from server.channel.delivery import Delivery
 from server.channel.websocket import DRAIN_RETRY_MS, DRAIN_SECONDS, LIMITS
-from server.http.asking import run_of, signed_in
+from server.http.asking import guest_of, run_of, signed_in
 from server.http.sign_in import Refused, SignIn
 from server.http.streamed import Outlet, Streamed
 from server.ports import Batch, Clock, Hub, RunRecord, Store
+from server.users.audit import Deed
 
 HEARTBEAT = b": heartbeat\n\n"
 CHUNK_BYTES = 64 * 1024
@@ -52,7 +53,7 @@ class Events:
         self._draining = False
 
     def routes(self) -> list[Route]:
-        handler = signed_in(self._sign_in, self.events)
+        handler = signed_in(self._sign_in, self.events, Deed.VIEW)
         return [Route("/api/runs/{id}/events", handler, methods=["GET"])]
 
     async def events(self, request: Request, user: UserId) -> ASGIApp:
@@ -64,6 +65,9 @@ class Events:
         stream = Stream(record, query, store=self._store, hub=self._hub, clock=self._clock)
         self._open[stream] = user
         try:
+            self._sign_in.visits.enter(stream, guest_of(request), stream.dismiss)
+            # Again, now that a withdrawal ends the stream.
+            await run_of(self._store, request, user)
             await stream.open()
         except BaseException:
             self._release(stream)
@@ -97,6 +101,7 @@ class Events:
 
     def _release(self, stream: "Stream") -> None:
         self._open.pop(stream, None)
+        self._sign_in.visits.left(stream)
         stream.close()
 
 
@@ -120,6 +125,7 @@ class Stream:
         self._last: Seq | None = None
         """The last frame of the log, when the run had ended as the stream was opened."""
         self._stopping = False
+        self._dismissed = False
         self._beat_due = False
         self.ended = asyncio.Event()
 
@@ -156,7 +162,7 @@ class Stream:
                 self._wake.clear()
                 await self._pump(outbox)
             beating.cancel()
-        if not self._over:
+        if not (self._over or self._dismissed):
             outbox.raw(f"retry: {DRAIN_RETRY_MS}\n".encode())
             outbox.control(FlowRunDraining(retry_after_ms=DRAIN_RETRY_MS))
             await outbox.flush()
@@ -165,6 +171,11 @@ class Stream:
         """End the stream after the page under way."""
         self._stopping = True
         self._wake.set()
+
+    def dismiss(self, code: CloseCode) -> None:
+        """End the stream because its reader is signed in no longer."""
+        self._dismissed = True
+        self.stop()
 
     def abort(self) -> None:
         if self._outbox is not None:

@@ -40,6 +40,13 @@ from server.ports.store import (
 from server.ports.trees import (
     Trees,
 )
+from server.ports.users import (
+    NameTaken,
+    People,
+    TokenRecord,
+    UserRecord,
+    UserStore,
+)
 from server.ports.world import (
     Clock,
     Ids,
@@ -67,13 +74,18 @@ __all__ = [
     "LogEntry",
     "LogHead",
     "ModelEndpoint",
+    "NameTaken",
     "NewRun",
     "NotStored",
+    "People",
     "Probe",
     "RunRecord",
     "StepChange",
     "Store",
     "StoreError",
     "StoreUnavailable",
+    "TokenRecord",
     "Trees",
+    "UserRecord",
+    "UserStore",
 ]

@@ -24,6 +24,19 @@ from server.stores import pages, rows
 READ_BYTES = 256 * 1024
 
 
+def open_to_user(project: str) -> str:
+    """The one condition of who may see what belongs to a project, in SQL: `project` is the column
+    that names it, the parameter is the user."""
+    return (
+        "EXISTS (SELECT 1 FROM users WHERE users.id = ? AND users.revoked_at IS NULL"  # noqa: S608
+        " AND (users.kind = 'operator' OR EXISTS (SELECT 1 FROM memberships WHERE"
+        f" memberships.user_id = users.id AND memberships.project_id = {project})))"
+    )
+
+
+OPEN = open_to_user("flow_runs.project_id")
+
+
 class Reads:
     """What `ports.Store` promises of reading. Every method raises StoreUnavailable when the disk
     fails."""
@@ -61,11 +74,25 @@ class Reads:
         row = await self.one("SELECT * FROM flow_runs WHERE id = ?", run_id)
         return rows.run_record(row) if row else None
 
+    async def visible(self, user_id: UserId, run_id: RunId) -> RunRecord | None:
+        row = await self.one(
+            f"SELECT * FROM flow_runs WHERE id = ? AND user_id = ? AND {OPEN}",  # noqa: S608
+            run_id,
+            user_id,
+            user_id,
+        )
+        return rows.run_record(row) if row else None
+
     async def runs(
-        self, *, project_id: ProjectId | None, before: RunId | None, limit: int
+        self,
+        user_id: UserId,
+        *,
+        project_id: ProjectId | None,
+        before: RunId | None,
+        limit: int,
     ) -> list[Run]:
-        wanted: list[str] = ["1 = 1"]
-        values: list[object] = []
+        wanted: list[str] = ["user_id = ?", OPEN]
+        values: list[object] = [user_id, user_id]
         if project_id is not None:
             wanted.append("project_id = ?")
             values.append(project_id)
@@ -176,9 +203,21 @@ class Reads:
             last = row["last"]
         return entries[:limit]
 
-    async def projects(self) -> list[Project]:
-        found = await self.all_rows("SELECT * FROM projects ORDER BY created_at, id")
+    async def projects(self, user_id: UserId) -> list[Project]:
+        found = await self.all_rows(
+            f"SELECT * FROM projects WHERE {open_to_user('projects.id')}"  # noqa: S608
+            " ORDER BY created_at, id",
+            user_id,
+        )
         return [rows.project(row) for row in found]
+
+    async def open_project(self, user_id: UserId, project_id: ProjectId) -> Project | None:
+        row = await self.one(
+            f"SELECT * FROM projects WHERE id = ? AND {open_to_user('projects.id')}",  # noqa: S608
+            project_id,
+            user_id,
+        )
+        return rows.project(row) if row else None
 
     async def project(self, project_id: ProjectId) -> Project | None:
         row = await self.one("SELECT * FROM projects WHERE id = ?", project_id)
