@@ -62,11 +62,19 @@ CONTENT_POLICY = (
 class Podium:
     """The running parts of one server. `opened()` gives one that is ready."""
 
-    def __init__(self, app: Starlette, channel: Channel, events: Events, runner: Runner) -> None:
+    def __init__(
+        self,
+        app: Starlette,
+        channel: Channel,
+        events: Events,
+        runner: Runner,
+        sign_in: SignIn,
+    ) -> None:
         self.app = app
         self.channel = channel
         self.events = events
         self.runner = runner
+        self.sign_in = sign_in
 
 
 @asynccontextmanager
@@ -229,7 +237,7 @@ def _assemble(
     ]
     app = Starlette(routes=routes)
     app.add_middleware(SafeHeaders)
-    return Podium(app, channel, events, runner)
+    return Podium(app, channel, events, runner, sign_in)
 
 
 async def _cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:

@@ -203,7 +203,8 @@ def _show_token(admitted: Admitted, *, as_json: bool) -> None:
         click.echo(f"link   {admitted.login_url}")
     until = f"until {made.expires_at[:10]}" if made.expires_at else "until it is revoked"
     click.echo(
-        f"Good {until}. It is shown this once and kept nowhere; whoever has it is {admitted.user.id}."
+        f"Good {until}. It is shown this once and kept nowhere: whoever has it is"
+        f" {admitted.user.id}."
     )
 
 
