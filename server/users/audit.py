@@ -91,6 +91,7 @@ class Audit:
         self._lost = 0
         self._broken = False
         self._wake = asyncio.Event()
+        self._writing = asyncio.Lock()
         self._once: OrderedDict[Hashable, float] = OrderedDict()
         self._refused: dict[Hashable, int] = {}
         self._window = clock.monotonic()
@@ -143,6 +144,11 @@ class Audit:
         return self._refused.get(who, MAX_REFUSED + 1) > MAX_REFUSED
 
     async def _write(self) -> None:
+        """Write what waits; returns when it is there, or is counted as lost."""
+        async with self._writing:
+            await self._write_waiting()
+
+    async def _write_waiting(self) -> None:
         lines = list(self._lines)
         self._lines.clear()
         lost, self._lost = self._lost, 0
