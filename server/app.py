@@ -180,9 +180,9 @@ async def opened_accounts(settings: Settings) -> AsyncIterator[tuple[Accounts, A
     """The accounts of DIR and its audit log, while no server runs on it. Raises StoreError when one
     does."""
     clock = SystemClock()
-    settings.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    await asyncio.to_thread(settings.directory.mkdir, 0o700, parents=True, exist_ok=True)
     boot = await asyncio.to_thread(boot_id)
-    trees = await asyncio.to_thread(_trees, settings)
+    trees = await asyncio.to_thread(_pinned_trees, settings)
     token = await asyncio.to_thread(local_token, settings)
     store = SqliteStore(
         settings.directory, clock=clock, committed=lambda entries: None, boot_id=boot
@@ -294,10 +294,14 @@ async def _agent_state(rooms: Rooms) -> dict[str, object]:
 
 def _trees(settings: Settings) -> PinnedTrees:
     """The cache of pinned copies, without what a crash has left in it."""
-    trees = PinnedTrees(
+    trees = _pinned_trees(settings)
+    trees.clean()
+    return trees
+
+
+def _pinned_trees(settings: Settings) -> PinnedTrees:
+    return PinnedTrees(
         settings.directory.resolve(),
         limit=settings.trees_mib * 1024 * 1024,
         roots=[Path(root).expanduser().resolve() for root in settings.project_roots],
     )
-    trees.clean()
-    return trees

@@ -342,8 +342,10 @@ def project_root(path: str) -> Path:
 
 
 def _add_groups() -> None:
+    from server.audit_command import audit
     from server.user_commands import user
 
+    main.add_command(audit)
     main.add_command(user)
 
 

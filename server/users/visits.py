@@ -53,8 +53,10 @@ class Visits:
         """End what expires, for ever."""
         while True:
             await self._clock.sleep(EXPIRY_SECONDS)
-            for key in list(self._visits):
-                self._check(key)
+            now = self._clock.now().timestamp()
+            for key, (guest, _) in list(self._visits.items()):
+                if guest.expires is not None and guest.expires <= now:
+                    self._end(key, CloseCode.UNAUTHENTICATED)
 
     def _check(self, key: Hashable) -> None:
         now = self._clock.now().timestamp()
