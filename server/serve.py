@@ -108,6 +108,8 @@ async def configured(
         app,
         log_config=None,
         access_log=False,
+        # Whose word is taken on who asks is in the settings, and nowhere else.
+        proxy_headers=False,
         lifespan="off",
         ws=PaneProtocol if fault is None else "websockets-sansio",
         ws_max_size=MAX_MESSAGE,

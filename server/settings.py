@@ -100,6 +100,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The address that browsers use; required beyond loopback."""
     allowed_origins: list[str] = []
     """Further sites whose pages may use this server."""
+    trusted_proxies: list[str] = []
+    """Addresses or networks of reverse proxies, whose word on who asks is taken."""
+    proxy_user_header: str = ""
+    """The header in which they name the user; empty: they name none."""
     endpoints: dict[str, EndpointSettings] = {}
     """Servers of models, by name."""
     models: dict[str, ModelSettings] = {}
@@ -174,7 +178,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     @property
     def shared(self) -> bool:
         """Whether others than a single local user may get here."""
-        return not is_loopback(self.host) or len(self.users) > 1
+        return not is_loopback(self.host) or bool(self.trusted_proxies) or len(self.users) > 1
 
     @property
     def contained_required(self) -> bool:

@@ -25,6 +25,8 @@ class View:
         self.listed = 0
         """Rows of the list that have been read, newest first; the next are older than `before`."""
         self.changed: dict[RunId, None] = {}
+        self.round = 0
+        """How often it has begun from the newest."""
         self.told: dict[RunId, int] = {}
         """The hash of each row as it was sent last: what looks the same is not sent again."""
 
@@ -38,9 +40,13 @@ class View:
         if len(self.changed) > LIST_LIMIT:
             self.changed.clear()
             self.before, self.listed = None, 0
+            self.round += 1
 
-    def taken(self, rows: Sequence[IndexRow]) -> None:
-        """These are the next of the list; fewer than were asked for are its end."""
+    def taken(self, rows: Sequence[IndexRow], *, round: int) -> None:
+        """These are the next of the list; fewer than were asked for are its end. What was asked for
+        in an earlier round says nothing of this one."""
+        if round != self.round:
+            return
         self.listed += len(rows) if len(rows) == READ_ROWS else LIST_LIMIT
         self.before = rows[-1].run.id if rows else None
 
@@ -102,8 +108,9 @@ class Index:
 
     async def _read(self, view: View) -> tuple[View, Sequence[IndexRow]]:
         if view.listing:
+            round = view.round
             rows = await self._visible(view, before=view.before, limit=READ_ROWS)
-            view.taken(rows)
+            view.taken(rows, round=round)
             return view, rows
         # Taken out first: one that changes while it is read is read again.
         only = list(view.changed)[:READ_ROWS]

@@ -4,8 +4,8 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import count
 
-from starlette.datastructures import Headers
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from protocol.commands import Command, Hello
@@ -24,6 +24,8 @@ from server.limits import HEARTBEAT_SECONDS, LimitSettings, most_sockets, wire_l
 from server.logs import logger
 from server.ports import Clock, Hub, Store, StoreUnavailable
 from server.stopping import Gate, return_times
+from server.users.deeds import tell_command, tell_sign_in
+from server.users.directory import Guest
 from server.world import rfc3339
 
 log = logger(__name__)
@@ -75,14 +77,16 @@ class Channel:
         self._limits = limits
         self._wire_limits = wire_limits(limits)
         self._most = most_sockets(limits)
+        self._numbers = count(1)
         self._empty = asyncio.Event()
         self._empty.set()
 
     async def endpoint(self, websocket: WebSocket) -> None:
         """Check who asks before the socket is accepted, then serve it to its end."""
         try:
-            user = self._admit(websocket)
+            guest = self._admit(websocket)
         except ProtocolError as error:
+            self._sign_in.tell_refused(websocket, error)
             await websocket.send_denial_response(refusal(error))
             return
         if SUBPROTOCOL not in websocket.scope["subprotocols"]:
@@ -90,19 +94,20 @@ class Channel:
             await _close(websocket, CloseCode.UNSUPPORTED)
             return
         session = Session(
-            websocket, user, store=self._store, hub=self._hub, commands=self._commands,
+            websocket, guest, store=self._store, hub=self._hub, commands=self._commands,
             clock=self._clock, stall_seconds=self._stall_seconds, redeem=self._redeem,
-            limits=self._wire_limits,
+            limits=self._wire_limits, answered=self._answered, number=next(self._numbers),
         )  # fmt: skip
-        self._sessions[session] = user
+        self._sessions[session] = None if guest is None else guest.user
         self._empty.clear()
         try:
             await websocket.accept(subprotocol=SUBPROTOCOL)
-            if user is not None:
-                session.send(self._hello(user))
+            if guest is not None:
+                session.send(self._welcome(session, guest))
                 session.forget_request()
             await session.serve()
         finally:
+            self._sign_in.visits.left(session)
             del self._sessions[session]
             if not self._sessions:
                 self._empty.set()
@@ -145,24 +150,34 @@ class Channel:
             return False
         return True
 
-    def _admit(self, websocket: WebSocket) -> UserId | None:
+    def _admit(self, websocket: WebSocket) -> Guest | None:
         self._gate.check()
         if len(self._sessions) >= self._most:
             raise Refused(503, ErrorCode.BUSY, "the server has no room", hint="come back later")
-        headers = Headers(scope=websocket.scope)
-        user = self._sign_in.identify_socket(headers, websocket.cookies)
+        guest = self._sign_in.identify_socket(websocket)
+        user = None if guest is None else guest.user
         limits = self._limits
         if self._open_of(user) >= (limits.strangers if user is None else limits.sockets_per_user):
             raise _too_many()
-        return user
+        return guest
 
-    def _redeem(self, session: "Session", ticket: str) -> tuple[UserId, FlowRunHello]:
+    def _redeem(self, session: "Session", ticket: str) -> tuple[Guest, FlowRunHello]:
         """Make a socket that of the ticket's user; raises ProtocolError."""
-        user = self._tickets.redeem(ticket)
-        if self._open_of(user) >= self._limits.sockets_per_user:
+        guest = self._tickets.redeem(ticket, peer=self._sign_in.address(session.websocket))
+        if self._open_of(guest.user) >= self._limits.sockets_per_user:
             raise _too_many()
-        self._sessions[session] = user
-        return user, self._hello(user)
+        return guest, self._welcome(session, guest)
+
+    def _welcome(self, session: "Session", guest: Guest) -> FlowRunHello:
+        """From now on the socket is the guest's, until the sign-in ends."""
+        self._sessions[session] = guest.user
+        self._sign_in.visits.enter(session, guest, session.end)
+        tell_sign_in(self._sign_in.audit, guest)
+        return self._hello(guest.user)
+
+    def _answered(self, session: "Session", command: Command, answer: ControlFrame) -> None:
+        assert session.guest is not None
+        tell_command(self._sign_in.audit, session.guest, command, answer, socket=session.number)
 
     def _open_of(self, user: UserId | None) -> int:
         return list(self._sessions.values()).count(user)
@@ -183,23 +198,30 @@ class Session:
     def __init__(
         self,
         websocket: WebSocket,
-        user: UserId | None,
+        guest: Guest | None,
         *,
         store: Store,
         hub: Hub,
         commands: Commands,
         clock: Clock,
         stall_seconds: float,
-        redeem: Callable[["Session", str], tuple[UserId, FlowRunHello]],
+        redeem: Callable[["Session", str], tuple[Guest, FlowRunHello]],
+        answered: Callable[["Session", Command, ControlFrame], None],
+        number: int,
         limits: Limits,
     ) -> None:
-        self._websocket = websocket
+        """`answered` hears of every message of a guest, with its answer."""
+        self.websocket = websocket
         self._outbox = outbox_of(websocket, stall_seconds)
-        self._user = user
+        self.guest = guest
+        self.number = number
         self._redeem = redeem
+        self._answered = answered
         self._commands = commands
         self._clock = clock
-        self._connection = Connection(limits, now=clock.monotonic(), authenticated=user is not None)
+        self._connection = Connection(
+            limits, now=clock.monotonic(), authenticated=guest is not None
+        )
         self._wake = Flag()
         self._delivery = Delivery(self._connection, store=store, hub=hub, wake=self._wake.set)
         self._control: deque[ControlFrame] = deque()
@@ -220,7 +242,7 @@ class Session:
 
     def forget_request(self) -> None:
         """Who is signed in is asked for no header and no cookie any more; a pane keeps none."""
-        self._websocket.scope["headers"].clear()
+        self.websocket.scope["headers"].clear()
 
     def abort(self) -> None:
         """End the socket at once, whatever it was sent and has not taken."""
@@ -232,7 +254,7 @@ class Session:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._write())
-                if self._user is None:
+                if self.guest is None:
                     group.create_task(self._expire())
                 await self._read(group)
                 raise _Ended
@@ -253,14 +275,14 @@ class Session:
     async def _close(self, code: CloseCode) -> None:
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
-                await _close(self._websocket, code)
+                await _close(self.websocket, code)
         except TimeoutError:
             self._outbox.abort()
 
     async def _read(self, group: asyncio.TaskGroup) -> None:
         """Only parse and hand on: a reader that waits for work misses the peer's pongs."""
         while True:
-            message = await self._websocket.receive()
+            message = await self.websocket.receive()
             if message["type"] == "websocket.disconnect":
                 return
             text = message.get("text")
@@ -275,7 +297,7 @@ class Session:
                         self._begin(group, command)
 
     def _begin(self, group: asyncio.TaskGroup, command: Command) -> None:
-        if self._user is None:
+        if self.guest is None:
             self._greet(command)
             return
         try:
@@ -290,7 +312,7 @@ class Session:
         assert isinstance(command, Hello)
         assert command.ticket is not None
         try:
-            self._user, hello = self._redeem(self, command.ticket)
+            self.guest, hello = self._redeem(self, command.ticket)
         except ProtocolError as error:
             self.send(error_frame(command.id, error))
         else:
@@ -302,14 +324,20 @@ class Session:
     async def _expire(self) -> None:
         """A socket that is not signed in in time is closed."""
         await self._clock.sleep(HELLO_SECONDS)
-        if self._user is None:
+        if self.guest is None:
             self.end(CloseCode.UNAUTHENTICATED)
 
     async def _answer(self, command: Command) -> None:
-        assert self._user is not None
+        assert self.guest is not None
+
+        def send(frame: ControlFrame) -> None:
+            if getattr(frame, "id", None) == command.id:
+                self._answered(self, command, frame)
+            self.send(frame)
+
         try:
             await self._commands.answer(
-                self._user, command, delivery=self._delivery, send=self.send
+                self.guest.user, command, delivery=self._delivery, send=send
             )
         finally:
             self._connection.done(command)

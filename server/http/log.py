@@ -17,10 +17,12 @@ from protocol.errors import ErrorCode, ProtocolError
 from protocol.ids import RunId, Seq, UserId
 from protocol.rest import FramesPage, RecordingHeader, parse_log_query
 from server.http.answers import json
-from server.http.asking import run_of, signed_in
+from server.http.asking import guest_of, run_of, signed_in
 from server.http.sign_in import SignIn
 from server.http.streamed import CutShort, Outlet, Produce, Streamed
 from server.ports import LogHead, Page, Store
+from server.users.audit import Deed
+from server.users.directory import Guest
 
 PAGE_FRAMES = 500
 """Of one answer of `frames`."""
@@ -37,10 +39,17 @@ class LogRoutes:
         self._stall_seconds = stall_seconds
 
     def routes(self) -> list[Route]:
-        table = [("frames", self.frames), ("recording", self.recording)]
+        table = [
+            ("frames", self.frames, Deed.VIEW),
+            ("recording", self.recording, Deed.EXPORT),
+        ]
         return [
-            Route(f"/api/runs/{{id}}/{name}", signed_in(self._sign_in, handler), methods=["GET"])
-            for name, handler in table
+            Route(
+                f"/api/runs/{{id}}/{name}",
+                signed_in(self._sign_in, handler, deed),
+                methods=["GET"],
+            )
+            for name, handler, deed in table
         ]
 
     async def frames(self, request: Request, user: UserId) -> ASGIApp:
@@ -85,18 +94,29 @@ class LogRoutes:
         )
         packed = takes_gzip(request.headers.get("accept-encoding", ""))
         return Streamed(
-            self._writer(header, packed=packed),
+            self._writer(guest_of(request), header, packed=packed),
             headers=_headers(run.id, packed=packed),
             stall_seconds=self._stall_seconds,
         )
 
-    def _writer(self, header: RecordingHeader, *, packed: bool) -> Produce:
+    def _writer(self, guest: Guest, header: RecordingHeader, *, packed: bool) -> Produce:
         async def produce(outlet: Outlet) -> None:
-            pages = self._pages(header)
-            async for data in _gzipped(pages) if packed else pages:
-                await outlet.write(data)
+            visits = self._sign_in.visits
+            visits.enter(outlet, guest, lambda code: outlet.abort())
+            try:
+                await self._check_still(guest, header.run_id)
+                pages = self._pages(header)
+                async for data in _gzipped(pages) if packed else pages:
+                    await outlet.write(data)
+            finally:
+                visits.left(outlet)
 
         return produce
+
+    async def _check_still(self, guest: Guest, run_id: RunId) -> None:
+        """Raise CutShort when the run was taken from the reader before the visit began."""
+        if await self._store.visible(guest.user, run_id) is None:
+            raise CutShort
 
     async def _pages(self, header: RecordingHeader) -> AsyncIterator[bytes]:
         """The lines of the file, a page at a time; raises CutShort when frames are gone."""

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from protocol.codec import encode_frame
 from protocol.commands import Subscribe
 from protocol.connection import Connection
-from protocol.errors import ErrorCode, ProtocolError
+from protocol.errors import CloseCode, ErrorCode, ProtocolError
 from protocol.frames import (
     ControlFrame,
     FlowRunDraining,
@@ -29,12 +29,13 @@ from protocol.ids import Gen, Seq, UserId
 from protocol.rest import LogQuery, parse_log_query
 from server.channel.delivery import Delivery
 from server.channel.websocket import DRAIN_SECONDS
-from server.http.asking import run_of, signed_in
+from server.http.asking import guest_of, run_of, signed_in
 from server.http.sign_in import SignIn
 from server.http.streamed import Outlet, Streamed
 from server.limits import HEARTBEAT_SECONDS, LimitSettings, wire_limits
 from server.ports import Batch, Clock, Hub, RunRecord, Store
 from server.stopping import Gate, return_times
+from server.users.audit import Deed
 
 HEARTBEAT = b": heartbeat\n\n"
 CHUNK_BYTES = 64 * 1024
@@ -67,7 +68,7 @@ class Events:
         self._open: dict[Stream, UserId] = {}
 
     def routes(self) -> list[Route]:
-        handler = signed_in(self._sign_in, self.events)
+        handler = signed_in(self._sign_in, self.events, Deed.VIEW)
         return [Route("/api/runs/{id}/events", handler, methods=["GET"])]
 
     async def events(self, request: Request, user: UserId) -> ASGIApp:
@@ -80,6 +81,9 @@ class Events:
         stream = Stream(record, query, store=self._store, hub=self._hub, clock=self._clock)
         self._open[stream] = user
         try:
+            self._sign_in.visits.enter(stream, guest_of(request), stream.dismiss)
+            # Again, now that a withdrawal ends the stream.
+            await run_of(self._store, request, user)
             await stream.open()
         except BaseException:
             self._release(stream)
@@ -118,6 +122,7 @@ class Events:
 
     def _release(self, stream: "Stream") -> None:
         self._open.pop(stream, None)
+        self._sign_in.visits.left(stream)
         stream.close()
 
 
@@ -141,6 +146,7 @@ class Stream:
         """The last frame of the log, when the run had ended as the stream was opened."""
         self._stopping: int | None = None
         """When to come back, in milliseconds: set when the server stops."""
+        self._dismissed = False
         self._beat_due = False
         self.ended = asyncio.Event()
 
@@ -172,12 +178,12 @@ class Stream:
         await outbox.flush()
         async with asyncio.TaskGroup() as group:
             beating = group.create_task(self._beat())
-            while not self._over and self._stopping is None:
+            while not self._over and not self._ending:
                 await self._wake.wait()
                 self._wake.clear()
                 await self._pump(outbox)
             beating.cancel()
-        if not self._over and self._stopping is not None:
+        if not self._over and not self._dismissed and self._stopping is not None:
             outbox.raw(f"retry: {self._stopping}\n".encode())
             outbox.control(FlowRunDraining(retry_after_ms=self._stopping))
             await outbox.flush()
@@ -185,6 +191,11 @@ class Stream:
     def stop(self, retry_after_ms: int) -> None:
         """End the stream after the page under way."""
         self._stopping = retry_after_ms
+        self._wake.set()
+
+    def dismiss(self, code: CloseCode) -> None:
+        """End the stream because its reader is signed in no longer."""
+        self._dismissed = True
         self._wake.set()
 
     def abort(self) -> None:
@@ -201,12 +212,16 @@ class Stream:
         finished = self._outbox is not None and self._outbox.finished
         return finished or (self._last is not None and sent >= self._last)
 
+    @property
+    def _ending(self) -> bool:
+        return self._dismissed or self._stopping is not None
+
     async def _pump(self, outbox: "EventOutbox") -> None:
         if self._beat_due:
             self._beat_due = False
             outbox.raw(HEARTBEAT)
         more = True
-        while more and self._stopping is None:
+        while more and not self._ending:
             more = self._delivery.pump(outbox)
             await outbox.flush()
 

@@ -41,6 +41,13 @@ from server.ports.store import (
 from server.ports.trees import (
     Trees,
 )
+from server.ports.users import (
+    NameTaken,
+    People,
+    TokenRecord,
+    UserRecord,
+    UserStore,
+)
 from server.ports.world import (
     Clock,
     Ids,
@@ -68,14 +75,19 @@ __all__ = [
     "LogEntry",
     "LogHead",
     "ModelEndpoint",
+    "NameTaken",
     "NewRun",
     "NotStored",
     "Page",
+    "People",
     "Probe",
     "RunRecord",
     "StepChange",
     "Store",
     "StoreError",
     "StoreUnavailable",
+    "TokenRecord",
     "Trees",
+    "UserRecord",
+    "UserStore",
 ]

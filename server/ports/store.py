@@ -163,7 +163,8 @@ class Store(Protocol):
         """Make a run durable with `flow_run_created` and `flow_run_planned` (and one
         `flow_run_step_status` for each step that is reused).
 
-        The same user, key and hash return the run made before; raises KeyConflict on another hash.
+        The same user, key and hash return the run made before; raises KeyConflict on another hash,
+        and NotStored when the project is not open to the user.
         """
         ...
 
@@ -173,10 +174,22 @@ class Store(Protocol):
 
     async def get(self, run_id: RunId) -> RunRecord | None: ...
 
+    async def visible(self, user_id: UserId, run_id: RunId) -> RunRecord | None:
+        """The run, if it is the user's and of a project that is open to the user; else None.
+
+        A project is open to its members while they are not revoked, and to the operator.
+        """
+        ...
+
     async def runs(
-        self, *, project_id: ProjectId | None, before: RunId | None, limit: int
+        self,
+        user_id: UserId,
+        *,
+        project_id: ProjectId | None,
+        before: RunId | None,
+        limit: int,
     ) -> list[Run]:
-        """Newest first; with `before`, older than that run."""
+        """Those that are visible to the user, newest first; with `before`, older than that run."""
         ...
 
     async def index(
@@ -303,7 +316,13 @@ class Store(Protocol):
         """Register a project; the same path is the same project."""
         ...
 
-    async def projects(self) -> list[Project]: ...
+    async def projects(self, user_id: UserId) -> list[Project]:
+        """Those that are open to the user."""
+        ...
+
+    async def open_project(self, user_id: UserId, project_id: ProjectId) -> Project | None:
+        """The project, if it is open to the user."""
+        ...
 
     async def project(self, project_id: ProjectId) -> Project | None: ...
 

@@ -20,7 +20,15 @@ from protocol.ids import PlanId, ProjectId, RunId, StepId, UserId
 from protocol.plan import FlowPlan
 from protocol.resources import ModelInfo, Project, Run
 from protocol.states import RunStatus
-from server.ports import AgentUnavailable, KeyConflict, Launched, NewRun, RunRecord
+from server.access import project_not_found, visible_project
+from server.ports import (
+    AgentUnavailable,
+    KeyConflict,
+    Launched,
+    NewRun,
+    NotStored,
+    RunRecord,
+)
 from server.runs.models import Model, Ready, needed_endpoints
 from server.runs.rooms import Rooms
 from server.runs.under_way import UnderWay, key_conflict
@@ -150,7 +158,7 @@ class Launcher:
             parent_run_id=parent.run.id,
         )
         with self._rooms.trees.keep():
-            await self._check_copy(parent.plan)
+            await self._check_copy(user, parent.plan)
             return await to_the_end(self._commit(new))
 
     async def _earlier(
@@ -163,11 +171,14 @@ class Launcher:
             run = await self._store.launched(user, key, request.hash())
         except KeyConflict as error:
             raise key_conflict() from error
-        return None if run is None else Launched(run, created=False)
+        if run is None:
+            return None
+        await visible_project(self._store, user, run.project_id)
+        return Launched(run, created=False)
 
-    async def _check_copy(self, plan: FlowPlan) -> None:
+    async def _check_copy(self, user: UserId, plan: FlowPlan) -> None:
         """Refuse a plan whose project may not be used any more, or whose copy is gone."""
-        project = await self._project(plan.project_id)
+        project = await visible_project(self._store, user, plan.project_id)
         await self._rooms.trees.check(Path(project.path))
         if not await self._rooms.trees.exists(plan.tree.id):
             raise ProtocolError(
@@ -183,13 +194,16 @@ class Launcher:
             launched = await self._store.launch(new)
         except KeyConflict as error:
             raise key_conflict() from error
+        except NotStored as error:
+            # The user has left the project while the launch was being made.
+            raise project_not_found() from error
         self._begin(launched.run.id, new.plan.tree.id, new.user_id)
         return launched
 
     async def _prepare(self, user: UserId, request: LaunchRequest) -> Prepared:
         if request.plan_id is not None:
             return await self._stored_plan(user, request.plan_id)
-        project = await self._project(request.project_id)
+        project = await self._project(user, request.project_id)
         invocation = self._invocation(request)
         flow = self._catalogue.get(invocation.flow)
         with _no_run_without_agent():
@@ -236,14 +250,15 @@ class Launcher:
 
     async def _stored_plan(self, user: UserId, plan_id: PlanId) -> Prepared:
         found = await self._store.plan(plan_id)
-        if found is None:
+        open_to_user = found and await self._store.open_project(user, found[0].project_id)
+        if found is None or open_to_user is None:
             raise ProtocolError(ErrorCode.NOT_FOUND, "plan not found", field="plan_id")
-        await self._check_copy(found[0])
+        await self._check_copy(user, found[0])
         prepared = Prepared(*found)
         await self._require_models(user, prepared.plan, engine.initial(prepared.plan))
         return prepared
 
-    async def _project(self, project_id: ProjectId | None) -> Project:
+    async def _project(self, user: UserId, project_id: ProjectId | None) -> Project:
         if project_id is None:
             raise ProtocolError(
                 ErrorCode.BAD_ARGUMENTS,
@@ -251,10 +266,7 @@ class Launcher:
                 field="project_id",
                 hint="GET /api/projects lists them",
             )
-        project = await self._store.project(project_id)
-        if project is None:
-            raise ProtocolError(ErrorCode.NOT_FOUND, "project not found", field="project_id")
-        return project
+        return await visible_project(self._store, user, project_id)
 
     def _invocation(self, request: LaunchRequest) -> slash.Invocation:
         if request.command is not None and request.flow_name is None:

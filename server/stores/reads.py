@@ -27,6 +27,19 @@ from server.stores.log_reader import LogReader
 T = TypeVar("T")
 
 
+def open_to_user(project: str) -> str:
+    """The one condition of who may see what belongs to a project, in SQL: `project` is the column
+    that names it, the parameter is the user."""
+    return (
+        "EXISTS (SELECT 1 FROM users WHERE users.id = ? AND users.revoked_at IS NULL"  # noqa: S608
+        " AND (users.kind = 'operator' OR EXISTS (SELECT 1 FROM memberships WHERE"
+        f" memberships.user_id = users.id AND memberships.project_id = {project})))"
+    )
+
+
+OPEN = open_to_user("flow_runs.project_id")
+
+
 class Reads:
     """What `ports.Store` promises of reading. Every method raises StoreUnavailable when the disk
     fails."""
@@ -65,17 +78,24 @@ class Reads:
         row = await self.one("SELECT * FROM flow_runs WHERE id = ?", run_id)
         return rows.run_record(row) if row else None
 
+    async def visible(self, user_id: UserId, run_id: RunId) -> RunRecord | None:
+        row = await self.one(
+            f"SELECT * FROM flow_runs WHERE id = ? AND user_id = ? AND {OPEN}",  # noqa: S608
+            run_id,
+            user_id,
+            user_id,
+        )
+        return rows.run_record(row) if row else None
+
     async def runs(
-        self, *, project_id: ProjectId | None, before: RunId | None, limit: int
+        self,
+        user_id: UserId,
+        *,
+        project_id: ProjectId | None,
+        before: RunId | None,
+        limit: int,
     ) -> list[Run]:
-        wanted: list[str] = ["1 = 1"]
-        values: list[object] = []
-        if project_id is not None:
-            wanted.append("project_id = ?")
-            values.append(project_id)
-        if before is not None:
-            wanted.append("number < (SELECT number FROM flow_runs WHERE id = ?)")
-            values.append(before)
+        wanted, values = _visible(user_id, project_id, before)
         found = await self.all_rows(
             f"SELECT {rows.RUN_COLUMNS} FROM flow_runs"  # noqa: S608 - fixed words only
             f" WHERE {' AND '.join(wanted)} ORDER BY number DESC LIMIT ?",
@@ -93,14 +113,7 @@ class Reads:
         only: Sequence[RunId] | None = None,
         limit: int,
     ) -> list[IndexRow]:
-        wanted: list[str] = ["user_id = ?"]
-        values: list[object] = [user_id]
-        if project_id is not None:
-            wanted.append("project_id = ?")
-            values.append(project_id)
-        if before is not None:
-            wanted.append("number < (SELECT number FROM flow_runs WHERE id = ?)")
-            values.append(before)
+        wanted, values = _visible(user_id, project_id, before)
         if only is not None:
             wanted.append(f"id IN ({', '.join('?' * len(only))})")
             values += only
@@ -189,9 +202,21 @@ class Reads:
 
         return await self._log_reader.run(work)
 
-    async def projects(self) -> list[Project]:
-        found = await self.all_rows("SELECT * FROM projects ORDER BY created_at, id")
+    async def projects(self, user_id: UserId) -> list[Project]:
+        found = await self.all_rows(
+            f"SELECT * FROM projects WHERE {open_to_user('projects.id')}"  # noqa: S608
+            " ORDER BY created_at, id",
+            user_id,
+        )
         return [rows.project(row) for row in found]
+
+    async def open_project(self, user_id: UserId, project_id: ProjectId) -> Project | None:
+        row = await self.one(
+            f"SELECT * FROM projects WHERE id = ? AND {open_to_user('projects.id')}",  # noqa: S608
+            project_id,
+            user_id,
+        )
+        return rows.project(row) if row else None
 
     async def project(self, project_id: ProjectId) -> Project | None:
         row = await self.one("SELECT * FROM projects WHERE id = ?", project_id)
@@ -210,6 +235,22 @@ class Reads:
             return list(await self._reader.execute_fetchall(sql, values))
         except sqlite3.Error as error:
             raise StoreUnavailable(f"the store failed: {error}") from error
+
+
+def _visible(
+    user_id: UserId, project_id: ProjectId | None, before: RunId | None
+) -> tuple[list[str], list[object]]:
+    """The conditions of a list of runs, and their values: the user's own, in projects that are open
+    to the user."""
+    wanted: list[str] = ["user_id = ?", OPEN]
+    values: list[object] = [user_id, user_id]
+    if project_id is not None:
+        wanted.append("project_id = ?")
+        values.append(project_id)
+    if before is not None:
+        wanted.append("number < (SELECT number FROM flow_runs WHERE id = ?)")
+        values.append(before)
+    return wanted, values
 
 
 def known(row: sqlite3.Row | None, run_id: RunId) -> sqlite3.Row:

@@ -35,14 +35,16 @@ from server.ports import (
 )
 from server.stores import migrate, pages, rows
 from server.stores.log_reader import LogReader, whole
-from server.stores.reads import Reads, known
+from server.stores.reads import known, open_to_user
+from server.stores.users import UserRows
 from server.stores.writer import Tick, Writer
 
 FILE = "podium.db"
 
 
-class SqliteStore(Reads):
-    """Keeps the promises of `ports.Store`. Use it as an async context manager."""
+class SqliteStore(UserRows):
+    """Keeps the promises of `ports.Store` and `ports.UserStore`. Use it as an async context
+    manager."""
 
     def __init__(
         self,
@@ -112,6 +114,7 @@ class SqliteStore(Reads):
             earlier = await self.by_key(tick.db, new.user_id, new.key, new.body_hash)
             if earlier is not None:
                 return Launched(earlier, created=False)
+            await _check_open(tick.db, new)
             await tick.db.execute(
                 "INSERT INTO flow_runs (id, project_id, user_id, launch_key, body_hash, command,"
                 " parent_run_id, flow_name, band, model, status, input, plan, patches, created_at,"
@@ -356,6 +359,19 @@ async def _fence(db: aiosqlite.Connection, ref: AttemptRef) -> StepStatus:
     if row[1] != ref.attempt:
         raise Fenced(f"{ref.step_id} is at attempt {row[1]}, not {ref.attempt}")
     return StepStatus(row[0])
+
+
+async def _check_open(db: aiosqlite.Connection, new: NewRun) -> None:
+    """Raise NotStored when the project is not open to the user: in the transaction of the launch,
+    so that none slips through while a membership is being withdrawn."""
+    row = await (
+        await db.execute(
+            f"SELECT {open_to_user('?')}",
+            (new.user_id, new.run.project_id),
+        )
+    ).fetchone()
+    if row is None or not row[0]:
+        raise NotStored(f"no project {new.run.project_id} of {new.user_id}")
 
 
 async def _end_attempt(tick: Tick, ref: AttemptRef, change: StepChange) -> None:

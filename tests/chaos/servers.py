@@ -16,7 +16,6 @@ from typing import IO, Any, NamedTuple
 import httpx
 import msgspec
 
-from protocol.ids import RunId
 from server.local import ServerFile, running_server
 from server.stores.pages import inflate
 from server.stores.sqlite import FILE
@@ -181,8 +180,8 @@ def frames_of(db: sqlite3.Connection, run_id: str) -> Iterator[tuple[int, bytes]
     """Folded or not."""
     folded = "SELECT first, data FROM flow_frame_pages WHERE run_id = ? ORDER BY first"
     for first, page in db.execute(folded, (run_id,)):
-        for entry in inflate(RunId(run_id), first, page):
-            yield entry.seq, entry.data
+        for seq, _, frame in inflate(first, page):
+            yield seq, frame
     live = "SELECT seq, data FROM flow_frames WHERE run_id = ? ORDER BY seq"
     yield from db.execute(live, (run_id,))
 

@@ -88,7 +88,7 @@ async def test_a_reader_that_waits_for_work_loses_them(
     """The control: the same peers, and a reader that does each message before the next one."""
 
     async def waiting(it: Session, group: asyncio.TaskGroup) -> None:
-        while (message := await it._websocket.receive())["type"] == "websocket.receive":
+        while (message := await it.websocket.receive())["type"] == "websocket.receive":
             for effect in it._connection.receive(message["text"], it._clock.monotonic()):
                 assert isinstance(effect, Handle)
                 await it._answer(effect.command)

@@ -14,17 +14,22 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from protocol.connection import HELLO_SECONDS
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.ids import UserId
+from protocol.users import UserKind
 from server import logs
 from server.channel.websocket import Session
 from server.http import tickets
 from server.http.sign_in import SignIn
 from server.http.tickets import MAX_OUTSTANDING, TICKET_SECONDS, Tickets
 from server.limits import LimitSettings
+from server.users.directory import Guest, Way
 from server.world import SystemClock
 from tests.server.harness import TOKEN, House, Socket, house
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
-ANN, BEN = UserId("ann"), UserId("ben")
+ANN, BEN = (
+    Guest(user=UserId(name), kind=UserKind.USER, way=Way.BEARER, peer="127.0.0.1")
+    for name in ("ann", "ben")
+)
 
 
 class MovedClock(SystemClock):
@@ -109,7 +114,7 @@ async def refused_again(home: House) -> bool:
 async def test_a_ticket_is_good_once(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
     assert await refused_again(home)
 
-    class Kept(dict[bytes, tuple[UserId, float]]):
+    class Kept(dict[bytes, tuple[Guest, float]]):
         """The guard taken away: what is looked up stays."""
 
         pop = dict.get  # type: ignore[assignment]
@@ -269,9 +274,9 @@ def test_so_many_are_outstanding_for_each_user(clock: MovedClock) -> None:
     assert refused.value.retry_after_ms is not None
     assert 0 < refused.value.retry_after_ms <= TICKET_SECONDS * 1000
     other = desk.issue(BEN)
-    assert desk.redeem(given[0]) == ANN
+    assert desk.redeem(given[0], peer="").user == "ann"
     desk.issue(ANN)
-    assert desk.redeem(other) == BEN
+    assert desk.redeem(other, peer="").user == "ben"
     clock.ahead += TICKET_SECONDS
     desk.issue(ANN)
     assert len(desk._outstanding) == 1, "what has expired takes no room"
