@@ -417,3 +417,19 @@ async def test_a_visit_that_begins_too_late_ends_at_once(home: House, ann: Perso
     await revoke_user(home, ann)
     sign_in.visits.enter("two", guest, left.append)
     assert left == [4401, 4401]
+
+
+async def test_a_session_of_a_lasting_token_ends_by_itself(
+    home: House, ben: Person, clock: MovedClock
+) -> None:
+    async with Browser(home) as browser:
+        await browser.post("/api/session", json={"token": ben.token})
+        ticket = (await browser.post("/api/ws-ticket")).json()["ticket"]
+        sessions = home.socket(**browser.headers_of_socket)
+        async with sessions as wire, socket_of(home, ben) as lasting:
+            clock.days = timedelta(days=31)
+            clock.look.set()
+            assert await closed_with(wire) == 4401
+            assert await still_answers(lasting)
+        async with home.socket(Origin=home.url) as wire:
+            assert await greeted(home, wire, ticket) == "unauthenticated"
