@@ -78,15 +78,13 @@ async def stalled_that_stay(place: Path, guard: str | None) -> Faults:
     ):
         run_id = await server.launch()
         await server.published(LOG.target)
-        tasks = (await server.state()).tasks
         ports = set()
         for _ in range(3):
             peer = await peers.enter_async_context(raw_peer(server.url))
             await peer.send(subscribing(run_id))
             ports.add(peer.socket.getsockname()[1])
-        # Each has tasks of its own while it is served.
         async with asyncio.timeout(PATIENCE):
-            while (await server.state()).tasks > tasks:
+            while (await server.state()).sockets:
                 await asyncio.sleep(0.05)
         left = await what_is_left(
             lambda: sorted(ports & set(accepted(server.pid, server.port))), guard
