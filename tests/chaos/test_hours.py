@@ -66,7 +66,7 @@ async def one_run(server: Served, samples: list[Sample], *, minutes: int) -> Non
         await all_finished(crowd, seconds=300)
     log = await server.log(run_id)
     assert [viewer.wrong for viewer in crowd] == [[]] * VIEWERS
-    assert {(viewer.last, viewer.sum) for viewer in crowd} == {(log.head, log.sums[-1])}
+    assert {(viewer.last, viewer.sum) for viewer in crowd} == {log.end}
 
 
 async def churn(crowd: Sequence[Viewer], minute: int) -> None:
