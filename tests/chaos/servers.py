@@ -28,14 +28,21 @@ MEASURED = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
 
 
 class Log(NamedTuple):
-    """The frames of a run that a disk holds, each with the checksum of all up to it."""
+    """The frames of a run that a disk holds behind one, each with the checksum of all from there up
+    to it."""
 
+    after: int
     seqs: list[int]
     sums: list[int]
 
     @property
     def head(self) -> int:
-        return len(self.seqs)
+        return self.after + len(self.seqs)
+
+    @property
+    def end(self) -> tuple[int, int]:
+        """The last frame, and the checksum of all: what a viewer has in the end."""
+        return self.seqs[-1], self.sums[-1]
 
     def begins_with(self, earlier: "Log") -> bool:
         size = len(earlier.sums)
@@ -43,7 +50,7 @@ class Log(NamedTuple):
 
     @property
     def whole(self) -> bool:
-        return self.seqs == list(range(1, len(self.seqs) + 1))
+        return self.seqs == list(range(self.after + 1, self.head + 1))
 
 
 class Served:
@@ -156,16 +163,16 @@ class Served:
         async with self.http() as http:
             return str((await http.get(f"/api/runs/{run_id}")).json()["run"]["status"])
 
-    async def log(self, run_id: str) -> Log:
+    async def log(self, run_id: str, *, after: int = 0) -> Log:
         """What the disk holds, the server running or not."""
-        return await asyncio.to_thread(stored, self.data, run_id)
+        return await asyncio.to_thread(stored, self.data, run_id, after)
 
 
 def environment(given: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in given.items() if name not in MEASURED}
 
 
-def stored(data: Path, run_id: str) -> Log:
+def stored(data: Path, run_id: str, after: int) -> Log:
     """Read from a copy: opening the database would put its journal away, which is the next
     server's to find."""
     with tempfile.TemporaryDirectory() as folder:
@@ -173,7 +180,7 @@ def stored(data: Path, run_id: str) -> Log:
             if (data / name).exists():
                 shutil.copy(data / name, folder)
         with closing(sqlite3.connect(Path(folder) / FILE)) as db:
-            return summed(frames_of(db, run_id))
+            return summed(frames_of(db, run_id), after)
 
 
 def frames_of(db: sqlite3.Connection, run_id: str) -> Iterator[tuple[int, bytes]]:
@@ -186,9 +193,11 @@ def frames_of(db: sqlite3.Connection, run_id: str) -> Iterator[tuple[int, bytes]
     yield from db.execute(live, (run_id,))
 
 
-def summed(frames: Iterable[tuple[int, bytes]]) -> Log:
-    log, total = Log([], []), 0
+def summed(frames: Iterable[tuple[int, bytes]], after: int) -> Log:
+    log, total = Log(after, [], []), 0
     for seq, frame in frames:
+        if seq <= after:
+            continue
         total = zlib.crc32(frame, total)
         log.seqs.append(seq)
         log.sums.append(total)

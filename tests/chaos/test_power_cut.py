@@ -40,7 +40,7 @@ async def test_who_has_seen_a_lost_tail_goes_back(tmp_path: Path, boot_id: str) 
         log = await server.log(run_id)
     assert 0 < kept < min(seen)
     assert log.whole
-    right = {(viewer.last, viewer.sum) for viewer in crowd} == {(log.head, log.sums[-1])}
+    right = {(viewer.last, viewer.sum) for viewer in crowd} == {log.end}
     if boot_id == "the first boot":
         assert not right
         assert {viewer.gen for viewer in crowd} == {1}

@@ -76,7 +76,7 @@ async def test_a_disk_that_fails_costs_no_viewer_a_frame(tmp_path: Path, failing
     assert log.whole
     assert log.begins_with(before)
     assert [viewer.wrong for viewer in crowd] == [[]] * VIEWERS
-    assert {(viewer.last, viewer.sum) for viewer in crowd} == {(log.head, log.sums[-1])}
+    assert {(viewer.last, viewer.sum) for viewer in crowd} == {log.end}
     assert {viewer.connects for viewer in crowd} == {1}
 
 
