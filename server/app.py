@@ -2,7 +2,8 @@
 
 import asyncio
 import mimetypes
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -19,10 +20,12 @@ from server.agent import agent_of
 from server.agents.copies.trees import PinnedTrees
 from server.channel.commands import Commands
 from server.channel.hub import MemoryHub
+from server.channel.traffic import Traffic
 from server.channel.websocket import Channel
 from server.endpoints import models_of, roles_of
 from server.guards import unknown_roles
 from server.http.answers import json
+from server.http.asking import signed_in
 from server.http.log import LogRoutes
 from server.http.rest import Rest
 from server.http.sign_in import SignIn, allowed_hosts, allowed_origins
@@ -30,6 +33,7 @@ from server.http.sse import Events
 from server.http.tickets import Tickets
 from server.logs import logger
 from server.memory import available_memory
+from server.metrics import LoopLag, Metrics
 from server.ports import AgentRunner, AgentUnavailable, Clock, Ids
 from server.rates import Rates
 from server.runs.housekeeping import keep_house
@@ -127,6 +131,7 @@ async def opened(
             models=models,
             clocks=Clocks(settings.first_byte_seconds, settings.idle_seconds),
             gave_up=asyncio.Event(),
+            ended=Counter(),
         )
         stack.push_async_callback(agent.stop)
         await agent.start()
@@ -137,15 +142,31 @@ async def opened(
             keep_house(store, clock, frames_days=settings.frames_days), name="housekeeping"
         )
         stack.push_async_callback(_cancelled, keeping)
-        podium = _assemble(settings, token, rooms=rooms, hub=hub, runner=runner)
-        beating = asyncio.create_task(podium.channel.beat(), name="heartbeats")
-        stack.push_async_callback(_cancelled, beating)
+        lag = LoopLag()
+        podium = _assemble(
+            settings,
+            token,
+            rooms=rooms,
+            hub=hub,
+            runner=runner,
+            writes=lambda: store.waiting,
+            lag=lag,
+        )
+        for work in (podium.channel.beat(), lag.watch()):
+            stack.push_async_callback(_cancelled, asyncio.create_task(work))
         stack.push_async_callback(podium.under_way.stop)
         yield podium
 
 
 def _assemble(
-    settings: Settings, token: str, *, rooms: Rooms, hub: MemoryHub, runner: Runner
+    settings: Settings,
+    token: str,
+    *,
+    rooms: Rooms,
+    hub: MemoryHub,
+    runner: Runner,
+    writes: Callable[[], int],
+    lag: LoopLag,
 ) -> Podium:
     sign_in = SignIn(
         token,
@@ -164,6 +185,7 @@ def _assemble(
     events = Events(
         store=rooms.store, hub=hub, clock=rooms.clock, sign_in=sign_in, gate=gate, limits=limits
     )
+    traffic = Traffic()
     channel = Channel(
         store=rooms.store,
         hub=hub,
@@ -174,6 +196,7 @@ def _assemble(
         tickets=tickets,
         gate=gate,
         limits=limits,
+        traffic=traffic,
         stall_seconds=settings.stall_seconds,
     )
     rest = Rest(
@@ -185,23 +208,36 @@ def _assemble(
         sign_in=sign_in,
         tickets=tickets,
     )
+    rates = Rates(
+        "requests",
+        burst=limits.request_burst,
+        per_second=limits.requests_per_second,
+        clock=rooms.clock,
+    )
+    metrics = Metrics(
+        channel=channel,
+        events=events,
+        traffic=traffic,
+        runner=runner,
+        under_way=under_way,
+        rates=rates,
+        ended=rooms.ended,
+        writes=writes,
+        lag=lag,
+    )
     routes = [
         *rest.routes(),
         *events.routes(),
         *LogRoutes(store=rooms.store, sign_in=sign_in).routes(),
         WebSocketRoute("/api/ws", channel.endpoint),
+        Route("/metrics", signed_in(sign_in, metrics.answer)),
         Route("/healthz", _healthz),
         Route("/readyz", _readyz(rooms, gate)),
         Mount("/", StaticFiles(directory=WEB, html=True, check_dir=False)),
     ]
     app = Starlette(routes=routes)
     app.add_middleware(SafeHeaders)
-    app.state.rates = Rates(
-        "requests",
-        burst=limits.request_burst,
-        per_second=limits.requests_per_second,
-        clock=rooms.clock,
-    )
+    app.state.rates = rates
     return Podium(
         app, channel=channel, events=events, runner=runner, under_way=under_way, gate=gate
     )

@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from typing import NamedTuple
 
 from starlette.datastructures import Headers
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
@@ -11,11 +12,19 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from protocol.commands import Command, Hello
 from protocol.connection import HELLO_SECONDS, Close, Connection, Handle, Send, error_frame
 from protocol.errors import CLOSE_RULES, CloseCode, ErrorCode, ProtocolError
-from protocol.frames import ControlFrame, FlowRunAck, FlowRunDraining, FlowRunHello, Limits
+from protocol.frames import (
+    ControlFrame,
+    FlowRunAck,
+    FlowRunDraining,
+    FlowRunError,
+    FlowRunHello,
+    Limits,
+)
 from protocol.ids import UserId
 from server.channel.commands import Commands
 from server.channel.delivery import Delivery
 from server.channel.outbox import Stalled, outbox_of
+from server.channel.traffic import Traffic
 from server.channel.waiting import Flag
 from server.http.answers import refusal
 from server.http.sign_in import Refused, SignIn
@@ -43,6 +52,12 @@ DRAIN_SECONDS = 2.0
 ABORT_SECONDS = 1.0
 
 
+class Count(NamedTuple):
+    signed_in: int
+    strangers: int
+    subscriptions: int
+
+
 class Channel:
     """Every open socket of this server."""
 
@@ -59,6 +74,7 @@ class Channel:
         tickets: Tickets,
         gate: Gate,
         limits: LimitSettings,
+        traffic: Traffic,
     ) -> None:
         """A socket that takes nothing for `stall_seconds` is given up. A closed `gate` lets nobody
         in."""
@@ -72,6 +88,7 @@ class Channel:
         self._sessions: dict[Session, UserId | None] = {}
         self._tickets = tickets
         self._gate = gate
+        self._traffic = traffic
         self._limits = limits
         self._wire_limits = wire_limits(limits)
         self._most = most_sockets(limits)
@@ -92,7 +109,7 @@ class Channel:
         session = Session(
             websocket, user, store=self._store, hub=self._hub, commands=self._commands,
             clock=self._clock, stall_seconds=self._stall_seconds, redeem=self._redeem,
-            limits=self._wire_limits,
+            limits=self._wire_limits, traffic=self._traffic,
         )  # fmt: skip
         self._sessions[session] = user
         self._empty.clear()
@@ -135,6 +152,11 @@ class Channel:
             for session in self._sessions:
                 session.abort()
             await self._emptied(ABORT_SECONDS)
+
+    def count(self) -> Count:
+        strangers = self._open_of(None)
+        followed = sum(session.subscriptions for session in self._sessions)
+        return Count(len(self._sessions) - strangers, strangers, followed)
 
     async def _emptied(self, seconds: float) -> bool:
         """Whether every socket ends within that time."""
@@ -192,18 +214,26 @@ class Session:
         stall_seconds: float,
         redeem: Callable[["Session", str], tuple[UserId, FlowRunHello]],
         limits: Limits,
+        traffic: Traffic,
     ) -> None:
         self._websocket = websocket
-        self._outbox = outbox_of(websocket, stall_seconds)
+        self._outbox = outbox_of(websocket, stall_seconds, traffic)
         self._user = user
         self._redeem = redeem
         self._commands = commands
         self._clock = clock
         self._connection = Connection(limits, now=clock.monotonic(), authenticated=user is not None)
+        self._traffic = traffic
         self._wake = Flag()
         self._delivery = Delivery(self._connection, store=store, hub=hub, wake=self._wake.set)
         self._control: deque[ControlFrame] = deque()
+        self._leaving: list[Command] = []
+        """Those whose answers wait to leave."""
         self._closing: CloseCode | None = None
+
+    @property
+    def subscriptions(self) -> int:
+        return len(self._connection.following)
 
     def send(self, frame: ControlFrame) -> None:
         """Queue a control frame; it leaves before any frame of a run that is not sent yet."""
@@ -242,12 +272,14 @@ class Session:
         except* Stalled:
             # A close would wait behind everything that the peer does not take.
             code = CloseCode.STALLED
+            self._traffic.stalled += 1
             self._outbox.abort()
         except* StoreUnavailable:
             # The log cannot be read now: the client comes back, with its cursor.
             code = CloseCode.OVERLOADED
         finally:
             self._delivery.close()
+            self._traffic.closes[code] += code is not CloseCode.GOING_AWAY  # that one left itself
             await self._close(code)
 
     async def _close(self, code: CloseCode) -> None:
@@ -268,6 +300,7 @@ class Session:
             for effect in self._connection.receive(data, self._clock.monotonic()):
                 match effect:
                     case Send(frame):
+                        self._traffic.rate_limited += _is_rate(frame)
                         self.send(frame)
                     case Close(code):
                         self.end(code)
@@ -312,7 +345,8 @@ class Session:
                 self._user, command, delivery=self._delivery, send=self.send
             )
         finally:
-            self._connection.done(command)
+            self._leaving.append(command)
+            self._wake.set()
 
     async def _write(self) -> None:
         """The one writer of the socket: control frames first, then a page of each run in turn. What
@@ -333,6 +367,8 @@ class Session:
         """Fill the outbox; True when there may be more already."""
         while self._control:
             self._outbox.control(self._control.popleft())
+        if self._leaving:
+            await self._let_answers_go()
         if self._closing not in (None, CloseCode.RESTART):
             return False
         try:
@@ -342,12 +378,23 @@ class Session:
             await self._outbox.flush()
             raise
 
+    async def _let_answers_go(self) -> None:
+        """A message waits until its answer has left: who does not read is not answered for ever."""
+        answered, self._leaving = self._leaving, []
+        await self._outbox.flush()
+        for command in answered:
+            self._connection.done(command)
+
     async def beat(self, at: str) -> None:
         """Queue a heartbeat."""
         try:
             self.send(await self._delivery.heartbeat(at))
         except StoreUnavailable:
             self.end(CloseCode.OVERLOADED)
+
+
+def _is_rate(frame: ControlFrame) -> bool:
+    return isinstance(frame, FlowRunError) and frame.code is ErrorCode.RATE_LIMITED
 
 
 def _too_many() -> Refused:
