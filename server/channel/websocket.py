@@ -300,8 +300,10 @@ class Session:
             for effect in self._connection.receive(data, self._clock.monotonic()):
                 match effect:
                     case Send(frame):
-                        self._traffic.rate_limited += _is_rate(frame)
                         self.send(frame)
+                        if _is_rate(frame):
+                            self._traffic.rate_limited += 1
+                            await asyncio.sleep(0)  # a flood must not keep the loop to itself
                     case Close(code):
                         self.end(code)
                     case Handle(command):
