@@ -1,6 +1,7 @@
 """The limits of users, sockets and the server, on real sockets, and the descriptors for them."""
 
 import asyncio
+import re
 import resource
 import subprocess
 import sys
@@ -75,6 +76,15 @@ async def test_hello_tells_the_real_values(tmp_path: Path) -> None:
         "fragments": 7, "waiting": 8, "heartbeat_seconds": 15.0,
     }  # fmt: skip
     assert told == msgspec.to_builtins(wire_limits(limits))
+
+
+WIRE = (Path(__file__).parents[2] / "docs" / "wire.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("field", msgspec.structs.fields(LimitSettings), ids=lambda it: it.name)
+def test_the_wire_has_a_row_with_the_name_and_the_default(field: msgspec.structs.FieldInfo) -> None:
+    (line,) = [it for it in WIRE.splitlines() if it.startswith("| ") and f"`{field.name}`" in it]
+    assert re.search(rf"\b{field.default:g}\b", line)
 
 
 # --- sockets --------------------------------------------------------------------------------------
