@@ -2,7 +2,8 @@
 
 import asyncio
 import mimetypes
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -20,10 +21,12 @@ from server.agent import agent_of
 from server.agents.copies.trees import PinnedTrees
 from server.channel.commands import Commands
 from server.channel.hub import MemoryHub
+from server.channel.traffic import Traffic
 from server.channel.websocket import Channel
 from server.endpoints import models_of, roles_of
 from server.guards import problems_of_several, unknown_roles
 from server.http.answers import json
+from server.http.asking import signed_in
 from server.http.entrance import Entrance
 from server.http.log import LogRoutes
 from server.http.peers import Peers
@@ -35,6 +38,7 @@ from server.http.tickets import Tickets
 from server.http.users import UserRoutes
 from server.logs import logger
 from server.memory import available_memory
+from server.metrics import LoopLag, Metrics
 from server.ports import AgentRunner, AgentUnavailable, Clock, Ids
 from server.rates import Rates
 from server.runs.housekeeping import keep_house
@@ -145,6 +149,7 @@ async def opened(
             models=models,
             clocks=Clocks(settings.first_byte_seconds, settings.idle_seconds),
             gave_up=asyncio.Event(),
+            ended=Counter(),
         )
         stack.push_async_callback(agent.stop)
         await agent.start()
@@ -171,9 +176,21 @@ async def opened(
             audit=trail,
             clock=clock,
         )
-        podium = _assemble(settings, sign_in, rooms=rooms, hub=hub, runner=runner)
-        beating = asyncio.create_task(podium.channel.beat(), name="heartbeats")
-        stack.push_async_callback(_cancelled, [beating])
+        lag = LoopLag()
+        podium = _assemble(
+            settings,
+            sign_in,
+            rooms=rooms,
+            hub=hub,
+            runner=runner,
+            writes=lambda: store.waiting,
+            lag=lag,
+        )
+        beating = [
+            asyncio.create_task(podium.channel.beat()),
+            asyncio.create_task(lag.watch()),
+        ]
+        stack.push_async_callback(_cancelled, beating)
         stack.push_async_callback(podium.under_way.stop)
         yield podium
 
@@ -217,7 +234,14 @@ async def opened_accounts(settings: Settings) -> AsyncIterator[tuple[Accounts, A
 
 
 def _assemble(
-    settings: Settings, sign_in: SignIn, *, rooms: Rooms, hub: MemoryHub, runner: Runner
+    settings: Settings,
+    sign_in: SignIn,
+    *,
+    rooms: Rooms,
+    hub: MemoryHub,
+    runner: Runner,
+    writes: Callable[[], int],
+    lag: LoopLag,
 ) -> Podium:
     gate = Gate()
     limits = settings.limits
@@ -236,6 +260,7 @@ def _assemble(
         limits=limits,
         stall_seconds=settings.stall_seconds,
     )
+    traffic = Traffic()
     channel = Channel(
         store=rooms.store,
         hub=hub,
@@ -246,6 +271,7 @@ def _assemble(
         tickets=tickets,
         gate=gate,
         limits=limits,
+        traffic=traffic,
         stall_seconds=settings.stall_seconds,
     )
     rest = Rest(
@@ -256,6 +282,23 @@ def _assemble(
         catalogue=rooms.catalogue,
         sign_in=sign_in,
     )
+    rates = Rates(
+        "requests",
+        burst=limits.request_burst,
+        per_second=limits.requests_per_second,
+        clock=rooms.clock,
+    )
+    metrics = Metrics(
+        channel=channel,
+        events=events,
+        traffic=traffic,
+        runner=runner,
+        under_way=under_way,
+        rates=rates,
+        ended=rooms.ended,
+        writes=writes,
+        lag=lag,
+    )
     routes = [
         *rest.routes(),
         *Entrance(sign_in=sign_in, tickets=tickets).routes(),
@@ -265,18 +308,14 @@ def _assemble(
             store=rooms.store, sign_in=sign_in, stall_seconds=settings.stall_seconds
         ).routes(),
         WebSocketRoute("/api/ws", channel.endpoint),
+        Route("/metrics", signed_in(sign_in, metrics.answer)),
         Route("/healthz", _healthz),
         Route("/readyz", _readyz(rooms, gate)),
         Mount("/", StaticFiles(directory=WEB, html=True, check_dir=False)),
     ]
     app = Starlette(routes=routes)
     app.add_middleware(SafeHeaders)
-    app.state.rates = Rates(
-        "requests",
-        burst=limits.request_burst,
-        per_second=limits.requests_per_second,
-        clock=rooms.clock,
-    )
+    app.state.rates = rates
     return Podium(
         app,
         channel=channel,
