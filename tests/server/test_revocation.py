@@ -188,14 +188,14 @@ async def test_a_download_under_way_is_cut(
         assert [frame async for frame in wire.frames_of(run_id)]
     store = home.podium.sign_in.accounts._ground.store
     reading, go_on = asyncio.Event(), asyncio.Event()
-    read = store.read
+    read = store.page
 
     async def slow(*args: object, **kwargs: object) -> object:
         reading.set()
         await go_on.wait()
         return await read(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(store, "read", slow)
+    monkeypatch.setattr(store, "page", slow)
     path = f"/api/runs/{run_id}/recording"
     async with home.http.stream("GET", path, headers=ann.bearer) as answer:
         await asyncio.wait_for(reading.wait(), WAIT_SECONDS)

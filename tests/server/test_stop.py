@@ -177,7 +177,8 @@ async def held(home: House) -> list[Session]:
     await home.end_of(run_id)
     async with stalled(home.url, run_id), home.socket() as wire:
         channel = home.podium.channel
-        while not any(session._outbox._wire.buffered for session in channel._sessions):  # type: ignore[attr-defined]
+        # Until a writer waits for room.
+        while not any(it._outbox._wire.writable._waiters for it in channel._sessions):  # type: ignore[attr-defined]
             await asyncio.sleep(0)
         goodbyes = asyncio.create_task(goodbye(wire))
         await home.podium.drain()
