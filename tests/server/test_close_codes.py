@@ -16,8 +16,8 @@ from protocol.errors import CLOSE_RULES, CloseCode, ErrorCode
 from protocol.frames import FlowRunAck, FlowRunError
 from server.channel.delivery import Delivery
 from server.channel.outbox import FramedOutbox
+from server.channel.waiting import Flag
 from server.channel.websocket import Session
-from server.channel.ws_protocol import PaneProtocol
 from server.limits import LimitSettings
 from server.ports import StoreUnavailable
 from server.world import SystemClock
@@ -233,8 +233,8 @@ async def test_who_asks_and_never_reads_waits_for_its_answers(
         async with raw_peer(home.url) as peer:
             (session,) = home.podium.channel._sessions
             await peer.send(subscription(run_id))
-            # Until the writer waits for room: what is asked from here on stays where it can be counted.
-            while not wire_of(session).writable._waiters:  # type: ignore[attr-defined]
+            # The writer waits for room: what is asked from here on stays where it can be counted.
+            while not writable_of(session).awaited:
                 await asyncio.sleep(0)
             for number in range(asked):
                 message = {"type": "flows", "id": str(number)}
@@ -247,6 +247,8 @@ async def test_who_asks_and_never_reads_waits_for_its_answers(
     assert {it.code for it in refused} == ({ErrorCode.BUSY} if guarded else set())
 
 
-def wire_of(session: Session) -> PaneProtocol:
+def writable_of(session: Session) -> Flag:
     assert isinstance(session._outbox, FramedOutbox)
-    return session._outbox._wire
+    writable = session._outbox._wire.writable
+    assert isinstance(writable, Flag)
+    return writable

@@ -178,7 +178,7 @@ async def held(home: House) -> list[Session]:
     async with stalled(home.url, run_id), home.socket() as wire:
         channel = home.podium.channel
         # Until a writer waits for room.
-        while not any(it._outbox._wire.writable._waiters for it in channel._sessions):  # type: ignore[attr-defined]
+        while not any(it._outbox._wire.writable.awaited for it in channel._sessions):  # type: ignore[attr-defined]
             await asyncio.sleep(0)
         goodbyes = asyncio.create_task(goodbye(wire))
         await home.podium.drain()
