@@ -28,7 +28,6 @@ from protocol.frames import (
     FlowRunStepDelta,
     FlowRunStepNotice,
     FlowRunSubscribed,
-    Limits,
 )
 from protocol.ids import RunId
 from protocol.states import RunStatus
@@ -41,13 +40,12 @@ from server.stores.sqlite import FILE, SqliteStore
 from server.stores.writer import Tick
 from server.world import SystemClock
 from tests.contract.test_store import end, running, whole
+from tests.server.deliveries import LIMITS
 
 AT = "2026-01-01T00:00:00.000Z"
-LIMITS = Limits(
-    message_bytes=65_536, subscriptions=200, sockets=32, burst=64, per_second=20,
-    heartbeat_seconds=15.0,
-)  # fmt: skip
 BEATS = 4
+ROUNDS = 1_000
+"""More than it takes to send everything there is."""
 
 
 T = TypeVar("T")
@@ -550,7 +548,7 @@ class World:
         if self.ended:
             return
         ref, frames = self._ref, list[FlowRunStepDelta | FlowRunStepNotice]()
-        for place in range(1 + number % 3):
+        for place in range(1 + number % 5):
             self.texts += 1
             said = f"{self.arena.boots}.{self.texts}"
             if number >> place & 4:
@@ -663,7 +661,7 @@ class World:
 
     async def _drained(self) -> None:
         gates = self.arena.gates
-        while True:
+        for _ in range(ROUNDS):
             await gates.settled()
             if not gates.reads and all(reader.idle for reader in self.readers):
                 return
@@ -672,6 +670,7 @@ class World:
             for reader in self.readers:
                 reader.pump()
                 reader.failure()
+        raise Violation("it never comes to rest")
 
     def _check(self, reader: Reader, log: Sequence[LogEntry], head: int) -> None:
         client = reader.client

@@ -10,14 +10,18 @@ import msgspec
 
 from protocol.commands import Subscribe
 from protocol.connection import Connection
-from protocol.frames import ControlFrame
+from protocol.frames import ControlFrame, Limits
 from protocol.ids import RunId
 from server.channel.delivery import Delivery
 from server.channel.hub import MemoryHub
-from server.channel.websocket import LIMITS
 from server.ports import Batch, Hub, Store
 from server.stores.sqlite import SqliteStore
 from server.world import SystemClock
+
+LIMITS = Limits(
+    message_bytes=65_536, subscriptions=200, sockets=32, burst=64, per_second=20,
+    heartbeat_seconds=15.0,
+)  # fmt: skip
 
 
 class Sink:
