@@ -424,6 +424,8 @@ class Example(NamedTuple):
     """Runs that it keeps though nobody listens."""
     page: int
     """Frames of a page, roughly."""
+    live: int
+    """Readers that follow already, and have everything, when the moves begin."""
 
 
 class Arena:
@@ -478,7 +480,7 @@ class World:
         self.hub = arena.hub = MemoryHub()
         arena.publish_first = way.publish_first
         self.readers = [Reader(self, detail) for detail in example.details]
-        self._moves = example.moves
+        self._moves, self._live = example.moves, example.live
         arena.runs += 1
         self.run_id = RunId(f"run-{arena.runs}")
         self.record = cast(RunRecord, None)
@@ -514,6 +516,9 @@ class World:
         assert found is not None
         self.record = found
         self.durable = 2
+        for reader in self.readers[: self._live]:
+            reader.subscribe(0)
+        await self._drained()
         self.arena.gates.open = False
 
     async def _move(self, what: str, who: int, number: int) -> None:

@@ -51,7 +51,7 @@ def examples(
     chosen = st.lists(st.sampled_from(details), min_size=readers, max_size=readers)
     moves = st.lists(move, min_size=20 + 5 * readers, max_size=30 + 10 * readers)
     sizes = (st.integers(1, 8), st.sampled_from([0, 64]), st.integers(1, 5))
-    return st.builds(Example, chosen, moves, *sizes)
+    return st.builds(Example, chosen, moves, *sizes, live=st.integers(0, readers))
 
 
 class Play:
