@@ -85,7 +85,7 @@ def register_late(change: pytest.MonkeyPatch) -> None:
     """Replay, then join: what is committed in between wakes nobody."""
     listen = MemoryHub.listen
 
-    def later(it: MemoryHub, run_id: RunId, wake: Callable[[], None]) -> None:
+    def later(it: MemoryHub, run_id: RunId, wake: Any) -> None:
         asyncio.get_running_loop().call_later(LONG, listen, it, run_id, wake)
 
     change.setattr(MemoryHub, "listen", later)
