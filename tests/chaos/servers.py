@@ -21,7 +21,7 @@ from server.stores.sqlite import FILE
 from tests.chaos.app import PUBLISH, Pace, State, Told
 from tests.server.harness import TOKEN, repository
 
-READY_SECONDS = 60.0
+READY_SECONDS = 120.0
 MEASURED = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
 """A server under load is not measured for coverage: it would be another server."""
 
