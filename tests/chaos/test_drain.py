@@ -25,7 +25,7 @@ STUCK = 256 * 1024
 """Bytes that wait in the kernel for a peer that does not read."""
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 async def test_a_stop_is_told_and_loses_nothing(tmp_path: Path) -> None:
     # Those who stall are there until the stop, however long this takes.
     settings = {"stall_seconds": 600}

@@ -23,6 +23,8 @@ from tests.fakes.agent import FakeAgent
 from tests.server.harness import House, Socket, house
 from tests.server.raw_peer import TEXT, raw_peer, subscribing
 
+pytestmark = pytest.mark.timeout(300)
+
 LOG = Pace(target=1_500, at_once=250, size=4_000)
 """Of 6 MB: whoever asks for it and does not read is stalled."""
 PATIENCE = 60.0

@@ -18,7 +18,7 @@ FOUND_SECONDS = 25.0
 LIVE = Pace(target=1_000_000, at_once=1, pause=0.25)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 async def test_peers_that_have_vanished_are_found(tmp_path: Path) -> None:
     late, loop = Lateness(), asyncio.get_running_loop()
     async with served(tmp_path, pace=LIVE) as server, AsyncExitStack() as peers:

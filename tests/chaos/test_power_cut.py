@@ -11,6 +11,8 @@ from tests.chaos.app import Pace
 from tests.chaos.servers import Served, served
 from tests.chaos.viewers import Place, all_finished, all_live, until, viewing
 
+pytestmark = pytest.mark.timeout(300)
+
 VIEWERS, FRAMES = 10, 3_000
 LOST = Pace(target=FRAMES, at_once=100, size=60)
 """As many as stay in the journal."""

@@ -18,6 +18,8 @@ from tests.chaos.servers import Served, served
 from tests.chaos.viewers import Place, all_finished, all_live, viewing
 from tests.server.raw_peer import TEXT, frame, raw_peer
 
+pytestmark = pytest.mark.timeout(300)
+
 VIEWERS = 10
 LIVE = Pace(target=10_000_000, at_once=20, pause=0.02)
 FILES = 64 * 1024
