@@ -20,11 +20,6 @@ class Flag:
     def is_set(self) -> bool:
         return self._on
 
-    @property
-    def awaited(self) -> bool:
-        """Whether somebody waits for it."""
-        return bool(self._waiting)
-
     def set(self) -> None:
         self._on = True
         waiting, self._waiting = self._waiting, None

@@ -15,8 +15,6 @@ from protocol.connection import ABUSE_SECONDS, HELLO_SECONDS, MAX_GARBAGE
 from protocol.errors import CLOSE_RULES, CloseCode, ErrorCode
 from protocol.frames import FlowRunAck, FlowRunError
 from server.channel.delivery import Delivery
-from server.channel.outbox import FramedOutbox
-from server.channel.waiting import Flag
 from server.channel.websocket import Session
 from server.limits import LimitSettings
 from server.ports import StoreUnavailable
@@ -24,6 +22,7 @@ from server.world import SystemClock
 from tests.server.harness import TOKEN, House, Socket, house
 from tests.server.raw_peer import CLOSE, TEXT, RawPeer, fragments, frame, raw_peer
 from tests.server.readers import Talker
+from tests.server.stalling import stuck
 from tests.server.test_panes import without_extension
 
 
@@ -231,11 +230,8 @@ async def test_who_asks_and_never_reads_waits_for_its_answers(
         run_id = await home.launch()
         await home.end_of(run_id)
         async with raw_peer(home.url) as peer:
-            (session,) = home.podium.channel._sessions
             await peer.send(subscription(run_id))
-            # The writer waits for room: what is asked from here on stays where it can be counted.
-            while not writable_of(session).awaited:
-                await asyncio.sleep(0)
+            session = await stuck(home)
             for number in range(asked):
                 message = {"type": "flows", "id": str(number)}
                 await peer.send(frame(TEXT, json.dumps(message).encode()))
@@ -245,10 +241,3 @@ async def test_who_asks_and_never_reads_waits_for_its_answers(
             refused = [it for it in session._control if isinstance(it, FlowRunError)]
     assert given == (LimitSettings().waiting_messages if guarded else asked)
     assert {it.code for it in refused} == ({ErrorCode.BUSY} if guarded else set())
-
-
-def writable_of(session: Session) -> Flag:
-    assert isinstance(session._outbox, FramedOutbox)
-    writable = session._outbox._wire.writable
-    assert isinstance(writable, Flag)
-    return writable
