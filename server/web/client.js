@@ -373,7 +373,7 @@ export class PodiumClient extends EventTarget {
 
   #send(ask) {
     const text = JSON.stringify({ ...ask.message, id: ask.id });
-    const limit = this.#hello.limits?.message_bytes ?? Infinity;
+    const limit = this.#hello?.limits?.message_bytes ?? Infinity;
     if (new TextEncoder().encode(text).length > limit) {
       return ask.fail(new PodiumError({ code: "too_large", message: `the message is past the limit of ${limit} bytes` }));
     }
@@ -384,7 +384,7 @@ export class PodiumClient extends EventTarget {
 
   // Milliseconds until one more message is welcome.
   #untilAllowed() {
-    const { burst = 64, per_second = 20 } = this.#hello.limits ?? {};
+    const { burst = 64, per_second = 20 } = this.#hello?.limits ?? {};
     const rate = (per_second * SHARE) / 1000;
     const now = performance.now();
     this.#tokens.left = Math.min(burst * SHARE, this.#tokens.left + (now - this.#tokens.at) * rate);
@@ -473,7 +473,7 @@ export class PodiumClient extends EventTarget {
 
   // One timer for all messages: it looks again when the last one came less than the silence ago.
   #listen() {
-    const silence = SILENCE * 1000 * (this.#options.heartbeat_seconds ?? this.#hello.limits?.heartbeat_seconds ?? 15);
+    const silence = SILENCE * 1000 * (this.#options.heartbeat_seconds ?? this.#hello?.limits?.heartbeat_seconds ?? 15);
     const left = silence - (performance.now() - this.#heard);
     if (left <= 0) this.#drop("the server has gone silent");
     else this.#set("silence", () => this.#listen(), left);

@@ -3,31 +3,36 @@
 import asyncio
 import json
 from collections.abc import Coroutine, Sequence
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
+
+from playwright.async_api import Page
 
 from protocol.commands import Cancel, Cursor, Detail, Launch, Ping
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.frames import FlowRunCaughtUp, FlowRunLagging, FlowRunReset, FlowRunSubscribed
 from protocol.ids import RunId
-from server.client import Unreachable, wire
+from server import client
 from server.client.states import Condition
+from server.client.wire import WireClient
 
-CLIENT_JS = Path(wire.__file__).parents[1] / "web" / "client.js"
+CLIENT_JS = Path(client.__file__).parents[1] / "web" / "client.js"
 RUNNER_JS = Path(__file__).parent / "runner.mjs"
 LINE = 8 * 1024 * 1024
 
 
 class PythonRunner:
-    """WireClient, in this process. `module` is `server.client.wire` or a variant of it."""
+    """WireClient, in this process. `package` is `server.client` or a variant of it."""
 
-    def __init__(self, module: ModuleType = wire) -> None:
-        self._module = module
+    def __init__(self, package: ModuleType = client) -> None:
+        self._wire_of: type[WireClient] = import_module(".wire", package.__name__).WireClient
+        self._states = import_module(".states", package.__name__)
         self._events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
         self._following: dict[str, asyncio.Task[None]] = {}
-        self._wire: wire.WireClient | None = None
+        self._wire: WireClient | None = None
 
     async def event(self) -> dict[str, Any]:
         return await self._events.get()
@@ -36,8 +41,8 @@ class PythonRunner:
         given = {"backoff": {"base_ms": 1, "max_ms": 4}, **options}
         tickets, chance = given.pop("tickets", None), given.pop("random", 0.5)
         token = given.pop("token", None)
-        pace = self._module.Pace(**given.pop("backoff"), **given)
-        self._wire = self._module.WireClient(
+        pace = self._states.Pace(**given.pop("backoff"), **given)
+        self._wire = self._wire_of(
             url,
             token=token,
             ticket=None if tickets is None else _provider(list(tickets)),
@@ -89,7 +94,7 @@ class PythonRunner:
                 RunId(action["run"]), detail=detail, after=after, tail=action.get("tail")
             ):
                 self._events.put_nowait({"heard": _heard(event)})
-        except (ProtocolError, Unreachable) as error:
+        except (ProtocolError, self._states.Unreachable) as error:
             self._events.put_nowait({"heard": ["error", _code(error)]})
 
     async def _index(self) -> None:
@@ -102,7 +107,7 @@ class PythonRunner:
         said: dict[str, Any]
         try:
             ack = await self._wire.ask(message)
-        except (ProtocolError, Unreachable) as error:
+        except (ProtocolError, self._states.Unreachable) as error:
             said = {"error": _code(error), "hint": error.hint}
         else:
             said = {"run_id": ack.run_id, "created": ack.created}
@@ -139,6 +144,42 @@ def _heard(event: Any) -> list[Any]:
 
 def _code(error: Any) -> str:
     return str(error.code.value if isinstance(error.code, ErrorCode) else error.code)
+
+
+class PageRunner:
+    """client.js in a page, which the stage serves from its own origin."""
+
+    PAGES: ClassVar = {
+        "/": ("text/html", "<!doctype html><title>a page</title>"),
+        "/client.js": ("text/javascript", CLIENT_JS.read_text("utf-8")),
+        "/runner.mjs": ("text/javascript", RUNNER_JS.read_text("utf-8")),
+    }
+    START = """async () => {
+        const { runner } = await import("/runner.mjs");
+        const { PodiumClient } = await import("/client.js");
+        window.act = runner(PodiumClient, (event) => window.tell(JSON.stringify(event)));
+    }"""
+
+    def __init__(self, view: Page) -> None:
+        self._view = view
+        self._events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    async def event(self) -> dict[str, Any]:
+        return await self._events.get()
+
+    async def start(self, url: str, options: dict[str, Any]) -> None:
+        await self._view.expose_function(
+            "tell", lambda event: self._events.put_nowait(json.loads(event))
+        )
+        await self._view.goto(url)
+        await self._view.evaluate(self.START)
+        await self.act({"do": "start", "url": url, "options": options})
+
+    async def act(self, action: dict[str, Any]) -> None:
+        await self._view.evaluate("(action) => { window.act(action); }", action)
+
+    async def stop(self) -> None:
+        await self._view.close()
 
 
 class ProcessRunner:

@@ -5,7 +5,7 @@ import json
 import socket as sockets
 import struct
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any, Protocol
@@ -74,11 +74,13 @@ class Heard:
         self.rows: list[str] = []
         self._changed = asyncio.Condition()
 
-    async def listen(self, runner: Runner) -> None:
+    async def listen(self, runner: Runner, scenario: Scenario) -> None:
+        """Raises Failed as soon as it hears what it should not."""
         while True:
             event = await runner.event()
             async with self._changed:
                 self._take(event)
+                self.check(scenario)
                 self._changed.notify_all()
 
     def _take(self, event: dict[str, Any]) -> None:
@@ -138,18 +140,27 @@ class Attempt:
     def __init__(self) -> None:
         self.decision: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.protocol = True
+        self.came = time.monotonic()
         self.opened: asyncio.Future[ServerConnection] = asyncio.get_running_loop().create_future()
-        self.messages: asyncio.Queue[str | None] = asyncio.Queue()
+        self.messages: asyncio.Queue[tuple[str | None, float]] = asyncio.Queue()
+        """Each with when it came; GONE is the end."""
 
 
 class Stage:
     """The server, and the moves."""
 
-    def __init__(self, runner: Runner, pages: dict[str, tuple[str, str]]) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        *,
+        pages: Mapping[str, tuple[str, str]] | None = None,
+        patience: float = PATIENCE,
+    ) -> None:
         """`pages` are served to plain requests, by path: content type and text."""
         self.url = ""
         self._runner = runner
-        self._pages = pages
+        self._pages = pages or {}
+        self._patience = patience
         self._attempts: asyncio.Queue[Attempt] = asyncio.Queue()
         self._all: HTTPStatus | None = None
         self._hellos = 0
@@ -157,7 +168,7 @@ class Stage:
         self._now: Attempt | None = None
         self._last: dict[str, Any] = {}
         self._turned = HTTPStatus.NOT_FOUND
-        self._mark = time.monotonic()
+        self._mark = self._came = time.monotonic()
         self.heard = Heard()
 
     @asynccontextmanager
@@ -186,31 +197,40 @@ class Stage:
 
     async def play(self, scenario: Scenario) -> None:
         """Raises Failed when the client does not do what it should."""
-        listening = asyncio.create_task(self.heard.listen(self._runner))
+        tasks = [
+            asyncio.create_task(self._moves(scenario)),
+            asyncio.create_task(self.heard.listen(self._runner, scenario)),
+        ]
         try:
-            async with asyncio.timeout(PATIENCE):
-                first, *others = scenario.moves
-                if isinstance(first, TurnAll):
-                    await self._move(first)
-                    scenario = scenario._replace(moves=tuple(others))
-                await self._runner.start(self.url, scenario.options)
-                for move in scenario.moves:
-                    await self._move(move)
-                if scenario.live:
-                    for move in (ping(SYNC), Expect({"type": "ping"}), Answer({}), Hears(SYNC)):
-                        await self._move(move)
-                await self.heard.until(lambda: self.heard.check(scenario))
-        except TimeoutError:
-            self.heard.check(scenario)
-            raise Failed("it took too long") from None
+            done, _ = await asyncio.wait(
+                tasks, timeout=self._patience, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not done:
+                raise Failed("it took too long")
+            for task in done:
+                task.result()
         finally:
-            listening.cancel()
-            await asyncio.wait([listening])
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
         self._nothing_left()
+
+    async def _moves(self, scenario: Scenario) -> None:
+        first, *others = scenario.moves
+        if isinstance(first, TurnAll):
+            await self._move(first)
+            scenario = scenario._replace(moves=tuple(others))
+        await self._runner.start(self.url, scenario.options)
+        for move in scenario.moves:
+            await self._move(move)
+        if scenario.live:
+            for move in (ping(SYNC), Expect({"type": "ping"}), Answer({}), Hears(SYNC)):
+                await self._move(move)
+        await self.heard.until(lambda: self.heard.check(scenario))
 
     def _nothing_left(self) -> None:
         while self._now is not None and not self._now.messages.empty():
-            message = self._now.messages.get_nowait()
+            message, _ = self._now.messages.get_nowait()
             if message is not GONE:
                 raise Failed(f"the client said more: {message}")
         if not self._attempts.empty():
@@ -272,7 +292,7 @@ class Stage:
                 await self.heard.until(lambda: ["frame", seq] in self.heard.run)
 
     def _check_time(self, not_before_ms: float) -> None:
-        passed = (time.monotonic() - self._mark) * 1000
+        passed = (self._came - self._mark) * 1000
         if passed < not_before_ms - EARLY_MS:
             raise Failed(f"the client came after {passed:.1f} ms, not {not_before_ms}")
 
@@ -280,6 +300,7 @@ class Stage:
 
     async def _accept(self, *, protocol: bool) -> None:
         self._now = await self._attempts.get()
+        self._came = self._now.came
         self._now.protocol = protocol
         self._now.decision.set_result(101)
         await self._now.opened
@@ -297,7 +318,8 @@ class Stage:
 
     async def _next(self) -> str | None:
         assert self._now is not None
-        return await self._now.messages.get()
+        message, self._came = await self._now.messages.get()
+        return message
 
     async def _message(self) -> dict[str, Any]:
         message = await self._next()
@@ -332,11 +354,27 @@ class Stage:
         try:
             async for message in connection:
                 assert isinstance(message, str)
-                attempt.messages.put_nowait(message)
+                attempt.messages.put_nowait((message, time.monotonic()))
         except ConnectionClosed:
             pass
         finally:
-            attempt.messages.put_nowait(GONE)
+            attempt.messages.put_nowait((GONE, time.monotonic()))
+
+
+async def plays(
+    runner: Runner,
+    scenario: Scenario,
+    *,
+    patience: float = PATIENCE,
+    pages: Mapping[str, tuple[str, str]] | None = None,
+) -> None:
+    """Raises Failed when the client does not do what it should."""
+    stage = Stage(runner, patience=patience, pages=pages)
+    async with stage.open():
+        try:
+            await stage.play(scenario)
+        finally:
+            await runner.stop()
 
 
 def _plain(status: HTTPStatus, text: str = "", kind: str = "text/plain") -> Response:

@@ -2,25 +2,10 @@
 
 import pytest
 
-from server.agents.installation import find_node
 from tests.clients.runners import CLIENT_JS, RUNNER_JS, ProcessRunner, PythonRunner
 from tests.clients.scenarios import SCENARIOS
 from tests.clients.script import Scenario
-from tests.clients.stage import Runner, Stage
-
-
-async def plays(runner: Runner, scenario: Scenario) -> None:
-    stage = Stage(runner, {})
-    async with stage.open():
-        try:
-            await stage.play(scenario)
-        finally:
-            await runner.stop()
-
-
-@pytest.fixture(scope="session")
-def node() -> str:
-    return str(find_node().program)
+from tests.clients.stage import plays
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
