@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
+from urllib.parse import urljoin
 
 from playwright.async_api import Page
 
@@ -171,7 +172,7 @@ class PageRunner:
         await self._view.expose_function(
             "tell", lambda event: self._events.put_nowait(json.loads(event))
         )
-        await self._view.goto(url)
+        await self._view.goto(urljoin(url, "/"))
         await self._view.evaluate(self.START)
         await self.act({"do": "start", "url": url, "options": options})
 

@@ -461,6 +461,18 @@ COMMANDS = [
         live=False,
     ),
     Scenario(
+        "what waits is bounded",
+        (
+            Turn(503),
+            Leave(),
+            *(cancel(f"one of many {number}") for number in range(256)),
+            cancel("one too many"),
+            Hears("one too many"),
+        ),
+        answers={"one too many": {"error": "busy"}},
+        live=False,
+    ),
+    Scenario(
         "answers to nothing are nothing",
         (
             *greets(),

@@ -7,7 +7,7 @@ const tell = (event) => process.stdout.write(`${JSON.stringify(event)}\n`);
 let socket = null;
 
 const actions = {
-  start: ({ url }) => { socket = new URL("/api/ws", url.replace("http", "ws")); },
+  start: ({ url }) => { socket = `${url.replace("http", "ws")}/api/ws`; },
   follow: ({ run }) => follow(socket, run, {
     frame: ({ seq }) => tell({ heard: ["frame", seq] }),
     truncate: (seq) => tell({ heard: ["truncate", seq] }),

@@ -38,6 +38,8 @@ from tests.clients.script import (
 )
 
 SUBPROTOCOL = "podium.v1"
+PREFIX = "/podium"
+"""As behind a proxy that serves other things beside it."""
 PATIENCE = 20.0
 GONE = None
 EARLY_MS = 2.0
@@ -186,7 +188,7 @@ class Stage:
             open_timeout=None,
         ) as server:
             port = next(iter(server.sockets)).getsockname()[1]
-            self.url = f"http://127.0.0.1:{port}"
+            self.url = f"http://127.0.0.1:{port}{PREFIX}"
             try:
                 yield
             finally:
@@ -218,14 +220,14 @@ class Stage:
     async def _moves(self, scenario: Scenario) -> None:
         first, *others = scenario.moves
         if isinstance(first, TurnAll):
-            await self._move(first)
+            await self.move(first)
             scenario = scenario._replace(moves=tuple(others))
         await self._runner.start(self.url, scenario.options)
         for move in scenario.moves:
-            await self._move(move)
+            await self.move(move)
         if scenario.live:
             for move in (ping(SYNC), Expect({"type": "ping"}), Answer({}), Hears(SYNC)):
-                await self._move(move)
+                await self.move(move)
         await self.heard.until(lambda: self.heard.check(scenario))
 
     def _nothing_left(self) -> None:
@@ -236,7 +238,7 @@ class Stage:
         if not self._attempts.empty():
             raise Failed("the client came back")
 
-    async def _move(self, move: Move) -> None:
+    async def move(self, move: Move) -> None:
         match move:
             case Accept(protocol, not_before_ms):
                 await self._accept(protocol=protocol)
@@ -331,6 +333,8 @@ class Stage:
     async def _request(self, connection: ServerConnection, request: Request) -> Response | None:
         if request.headers.get("Upgrade", "").lower() != "websocket":
             return self._page(request.path)
+        if request.path != f"{PREFIX}/api/ws":
+            return _plain(HTTPStatus.NOT_FOUND)
         if self._all is not None:
             return _plain(self._all)
         attempt = Attempt()
@@ -340,8 +344,10 @@ class Stage:
         return None if status == 101 else _plain(HTTPStatus(status))
 
     def _page(self, path: str) -> Response:
-        kind, text = self._pages.get(path, ("text/plain", ""))
-        return _plain(HTTPStatus.OK if path in self._pages else self._turned, text, kind)
+        if path in self._pages:
+            kind, text = self._pages[path]
+            return _plain(HTTPStatus.OK, text, kind)
+        return _plain(self._turned if path.startswith(f"{PREFIX}/api/") else HTTPStatus.NOT_FOUND)
 
     def _protocol(self, connection: ServerConnection, offered: Sequence[Any]) -> Any:
         if SUBPROTOCOL not in offered:

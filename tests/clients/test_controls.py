@@ -169,6 +169,11 @@ CONTROLS = [
         (Edit("self._pace.launch_seconds if slow", "None if slow", "wire.py"),),
     ),
     Control(
+        "what waits is bounded",
+        (Edit("if (this.#pending.size >= MAX_PENDING)", "if (false)"),),
+        (Edit("if len(self._pending) >= MAX_PENDING:", "if False:", "outgoing.py"),),
+    ),
+    Control(
         "too fast is asked again, when the server says",
         (Edit("if (LATER.has(frame.code) &&", "if (false &&"),),
         (Edit("later = frame.code in LATER and", "later = False and", "outgoing.py"),),
