@@ -2,6 +2,7 @@
 
 import asyncio
 import mimetypes
+import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -311,7 +312,7 @@ def _assemble(
         Route("/metrics", signed_in(sign_in, metrics.answer)),
         Route("/healthz", _healthz),
         Route("/readyz", _readyz(rooms, gate)),
-        Mount("/", StaticFiles(directory=WEB, html=True, check_dir=False)),
+        Mount("/", _Page(directory=WEB, html=True, check_dir=False)),
     ]
     app = Starlette(routes=routes)
     app.add_middleware(SafeHeaders)
@@ -331,6 +332,22 @@ async def _cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
+
+
+class _Page(StaticFiles):
+    """The page. Pages of other sites may import its client, which is the same for everyone."""
+
+    def file_response(
+        self,
+        full_path: str | os.PathLike[str],
+        stat_result: os.stat_result,
+        scope: Scope,
+        status_code: int = 200,
+    ) -> Response:
+        response = super().file_response(full_path, stat_result, scope, status_code)
+        if Path(full_path).name == "client.js":
+            response.headers["access-control-allow-origin"] = "*"
+        return response
 
 
 class SafeHeaders:
