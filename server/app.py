@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flows import registry
 from server import __version__
+from server.addresses import path_of
 from server.agent import agent_of
 from server.agents.copies.trees import PinnedTrees
 from server.channel.commands import Commands
@@ -24,6 +25,7 @@ from server.endpoints import models_of, roles_of
 from server.guards import unknown_roles
 from server.http.answers import json
 from server.http.log import LogRoutes
+from server.http.public import BelowPath, SessionCookie
 from server.http.rest import Rest
 from server.http.sign_in import SignIn, allowed_hosts, allowed_origins
 from server.http.sse import Events
@@ -125,6 +127,7 @@ def _assemble(
         token,
         hosts=allowed_hosts(settings),
         origins=allowed_origins(settings),
+        cookie=SessionCookie(settings.public_url),
         clock=rooms.clock,
     )
     launcher = Launcher(rooms, begin=runner.begin)
@@ -163,6 +166,7 @@ def _assemble(
         Mount("/", StaticFiles(directory=WEB, html=True, check_dir=False)),
     ]
     app = Starlette(routes=routes)
+    app.add_middleware(BelowPath, path=path_of(settings.public_url))
     app.add_middleware(SafeHeaders)
     return Podium(app, channel, events, runner)
 

@@ -62,9 +62,11 @@ async def _serve(
     settings: Settings, podium: Podium, listener: socket.socket, *, token: str, with_parent: bool
 ) -> None:
     server = Server(await configured(podium.app), podium)
-    url = settings.public_url or _address(settings, listener)
+    own = _address(settings, listener)
+    url = settings.public_url.rstrip("/") or own
     place = ServerFile(
-        url=_address(settings, listener),
+        url=own,
+        page=url,
         token=token,
         pid=os.getpid(),
         containment=settings.containment,
@@ -96,6 +98,8 @@ async def configured(app: ASGIApp, *, grace_seconds: int = GRACE_SECONDS) -> uvi
         ws_max_size=MAX_MESSAGE,
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=grace_seconds,
+        # Else whoever asks from loopback could choose the address and the scheme that we see.
+        proxy_headers=False,
         server_header=False,
     )
 

@@ -18,7 +18,7 @@ from protocol.rest import InvalidRequest, parse_launch, parse_list_query
 from server.access import visible_run
 from server.http.answers import invalid, json, refusal
 from server.http.asking import Handler, run_of, signed_in
-from server.http.sign_in import COOKIE, LOCAL_USER, SESSION_SECONDS, Refused, SignIn
+from server.http.sign_in import LOCAL_USER, SESSION_SECONDS, Refused, SignIn
 from server.http.tickets import TICKET_SECONDS, Tickets
 from server.ports import RunRecord, Store, Trees
 from server.runs.launch import Launcher, LaunchRequest
@@ -194,13 +194,15 @@ class Rest:
         except ProtocolError as error:
             return refusal(error)
         response = json({"user_id": LOCAL_USER})
+        cookie = self._sign_in.cookie.written(request.headers)
         response.set_cookie(
-            COOKIE,
+            cookie.name,
             value,
             max_age=SESSION_SECONDS,
+            path=cookie.path,
             httponly=True,
             samesite="strict",
-            secure=request.url.scheme == "https",
+            secure=cookie.secure,
         )
         return response
 

@@ -17,12 +17,13 @@ from starlette.datastructures import Headers
 
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.ids import UserId
+from server.addresses import host_name, origin_of
 from server.guards import TOKEN_LENGTH
+from server.http.public import SessionCookie
 from server.ports import Clock
 from server.settings import LOOPBACK, Settings
 
 LOCAL_USER = UserId("local")
-COOKIE = "podium_session"
 SESSION_SECONDS = 30 * 24 * 3600
 
 
@@ -62,8 +63,15 @@ class SignIn:
     """Decides about credentials, origins and hosts. It holds the token and nothing that changes."""
 
     def __init__(
-        self, token: str, *, hosts: Sequence[str], origins: Sequence[str], clock: Clock
+        self,
+        token: str,
+        *,
+        hosts: Sequence[str],
+        origins: Sequence[str],
+        cookie: SessionCookie,
+        clock: Clock,
     ) -> None:
+        self.cookie = cookie
         self._token = token.encode()
         self._hosts = frozenset(host.lower() for host in hosts)
         self._origins = frozenset(origin.lower().rstrip("/") for origin in origins)
@@ -79,7 +87,7 @@ class SignIn:
         bearer = headers.get("authorization")
         if bearer is not None:
             return self._by_bearer(bearer)
-        if not self._session_holds(cookies.get(COOKIE, "")):
+        if not self._session_holds(self.cookie.read(headers, cookies) or ""):
             raise Refused(
                 401,
                 ErrorCode.UNAUTHENTICATED,
@@ -93,7 +101,7 @@ class SignIn:
     def identify_socket(self, headers: Headers, cookies: dict[str, str]) -> UserId | None:
         """The user of a socket; None for one without credentials from an allowed Origin, which may
         say `hello` with a ticket. Raises Refused."""
-        offered = "authorization" in headers or COOKIE in cookies
+        offered = "authorization" in headers or self.cookie.read(headers, cookies) is not None
         if offered or "origin" not in headers:
             return self.identify(headers, cookies, unsafe=True)
         self.check_place(headers)
@@ -101,7 +109,7 @@ class SignIn:
 
     def check_place(self, headers: Headers) -> None:
         """Refuse a Host or an Origin that is not ours (DNS rebinding, other sites' pages)."""
-        host = _host_name(headers.get("host", ""))
+        host = host_name(headers.get("host", ""))
         if host not in self._hosts:
             raise _foreign(f"the host `{host}` is not one of this server")
         origin = headers.get("origin")
@@ -150,17 +158,8 @@ def allowed_hosts(settings: Settings) -> list[str]:
 
 
 def allowed_origins(settings: Settings) -> list[str]:
-    parts = urlsplit(settings.public_url)
-    public = [f"{parts.scheme}://{parts.netloc}"] if parts.netloc else []
-    return [*settings.allowed_origins, *public]
-
-
-def _host_name(host: str) -> str:
-    """The name of a Host header, without its port and brackets."""
-    name, _, port = host.rpartition(":")
-    if name and port.isdecimal():
-        host = name
-    return host.strip("[]").lower()
+    public = [settings.public_url] if settings.public_url else []
+    return [origin_of(url) for url in (*settings.allowed_origins, *public)]
 
 
 def _foreign(message: str) -> Refused:
