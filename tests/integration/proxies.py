@@ -72,6 +72,14 @@ def listener() -> socket.socket:
     return listening
 
 
+def reserved() -> socket.socket:
+    """A port that nobody else is given, for a server that begins to listen later, and again."""
+    kept = socket.socket()
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    kept.bind(("127.0.0.1", 0))
+    return kept
+
+
 class Proxy:
     """What clients need to get through."""
 
@@ -103,6 +111,14 @@ class Proxy:
             subprotocols=["podium.v1"],  # type: ignore[list-item]
             proxy=None,
         )
+
+    @property
+    def browser_flags(self) -> list[str]:
+        """Chromium finds HOST here, and trusts this one certificate."""
+        return [
+            f"--host-resolver-rules=MAP {HOST} 127.0.0.1",
+            f"--ignore-certificate-errors-spki-list={self.certificate.fingerprint}",
+        ]
 
     def log(self, name: str) -> str:
         return (self.place / name).read_text()

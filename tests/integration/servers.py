@@ -15,18 +15,22 @@ READY_SECONDS = 20.0
 
 
 class Server:
-    """`podium serve` on a free port; it can be killed and started again on the same DIR."""
+    """`podium serve`, on a free port where it is 0; it can be killed and started again on the same
+    DIR."""
 
-    def __init__(self, data: Path, project: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, data: Path, project: Path, environment: Mapping[str, str], *, port: int = 0
+    ) -> None:
         self.data = data
         self.project = project
         self._environment = dict(environment)
+        self._port = port
         self.process: asyncio.subprocess.Process | None = None
         self.place: ServerFile | None = None
 
     async def start(self) -> ServerFile:
         self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "server", "serve", "--port", "0",
+            sys.executable, "-m", "server", "serve", "--port", str(self._port),
             "--data", str(self.data), "--project", str(self.project),
             env={**os.environ, **self._environment},
             stdout=asyncio.subprocess.DEVNULL,
@@ -59,9 +63,9 @@ class Server:
 
 @asynccontextmanager
 async def podium(
-    data: Path, project: Path, environment: Mapping[str, str]
+    data: Path, project: Path, environment: Mapping[str, str], *, port: int = 0
 ) -> AsyncIterator[Server]:
-    server = Server(data, project, environment)
+    server = Server(data, project, environment, port=port)
     await server.start()
     try:
         yield server
