@@ -38,6 +38,7 @@ from server.runs.launch import Launcher
 from server.runs.rooms import Clocks, Rooms
 from server.runs.runner import Runner
 from server.settings import Settings, SettingsError
+from server.stopping import Gate
 from server.stores.sqlite import SqliteStore
 from server.world import RandomIds, SystemClock, boot_id
 
@@ -53,11 +54,26 @@ CONTENT_POLICY = (
 class Podium:
     """The running parts of one server. `opened()` gives one that is ready."""
 
-    def __init__(self, app: Starlette, channel: Channel, events: Events, runner: Runner) -> None:
+    def __init__(
+        self,
+        app: Starlette,
+        *,
+        channel: Channel,
+        events: Events,
+        runner: Runner,
+        gate: Gate,
+    ) -> None:
         self.app = app
         self.channel = channel
         self.events = events
         self.runner = runner
+        self.gate = gate
+
+    async def drain(self) -> None:
+        """Say goodbye to every client; the first part of a stop. The gate is closed by then at the
+        latest."""
+        self.gate.close()
+        await asyncio.gather(self.channel.drain(), self.events.drain())
 
 
 @asynccontextmanager
@@ -135,7 +151,8 @@ def _assemble(
         store=rooms.store, launcher=launcher, runner=runner, catalogue=rooms.catalogue
     )
     tickets = Tickets(rooms.clock)
-    events = Events(store=rooms.store, hub=hub, clock=rooms.clock, sign_in=sign_in)
+    gate = Gate()
+    events = Events(store=rooms.store, hub=hub, clock=rooms.clock, sign_in=sign_in, gate=gate)
     channel = Channel(
         store=rooms.store,
         hub=hub,
@@ -144,7 +161,7 @@ def _assemble(
         clock=rooms.clock,
         build=__version__,
         tickets=tickets,
-        beside=[events.drain],
+        gate=gate,
         stall_seconds=settings.stall_seconds,
     )
     rest = Rest(
@@ -162,13 +179,13 @@ def _assemble(
         *LogRoutes(store=rooms.store, sign_in=sign_in).routes(),
         WebSocketRoute("/api/ws", channel.endpoint),
         Route("/healthz", _healthz),
-        Route("/readyz", _readyz(rooms, channel)),
+        Route("/readyz", _readyz(rooms, gate)),
         Mount("/", StaticFiles(directory=WEB, html=True, check_dir=False)),
     ]
     app = Starlette(routes=routes)
     app.add_middleware(BelowPath, path=path_of(settings.public_url))
     app.add_middleware(SafeHeaders)
-    return Podium(app, channel, events, runner)
+    return Podium(app, channel=channel, events=events, runner=runner, gate=gate)
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:
@@ -201,11 +218,11 @@ async def _healthz(request: Request) -> Response:
     return json({"status": "ok", "build": __version__})
 
 
-def _readyz(rooms: Rooms, channel: Channel):  # type: ignore[no-untyped-def]
+def _readyz(rooms: Rooms, gate: Gate):  # type: ignore[no-untyped-def]
     async def readyz(request: Request) -> Response:
         """200 when requests are taken. Whether an agent can start is told beside it: a server
         without one still shows its runs and says what is missing."""
-        if channel.draining:
+        if gate.closed:
             return json({"status": "draining"}, 503)
         return json({"status": "ready", "agent": await _agent_state(rooms)})
 

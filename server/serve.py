@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import os
-import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 import click
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from protocol.errors import ProtocolError
 from server import logs
@@ -24,11 +24,14 @@ from server.local import ServerFile
 from server.logs import logger
 from server.ports import StoreError
 from server.settings import Settings
+from server.stopping import Signals
 
 log = logger(__name__)
 
 GRACE_SECONDS = 3
 """For open requests at a stop; the agents have their own deadline after it."""
+GOODBYE_SECONDS, LOOK_SECONDS = 1.0, 0.02
+"""For the peers' answers to our close."""
 MAX_MESSAGE = 1024 * 1024
 """Far above our own limit, so that a message above that still gets its answer."""
 USAGE, FAILED = 2, 1
@@ -40,6 +43,7 @@ async def serve(settings: Settings, *, projects: Sequence[str], with_parent: boo
     Expected failures (a taken port, a refused project, a locked store) are one line on stderr.
     """
     logs.configure(level=settings.log_level, as_json=settings.log_json)
+    signals = Signals()
     try:
         settings.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         token = local_token(settings)
@@ -47,7 +51,10 @@ async def serve(settings: Settings, *, projects: Sequence[str], with_parent: boo
         paths = [Path(path) for path in projects]
         with listener:
             async with opened(settings, token=token, projects=paths) as podium:
-                await _serve(settings, podium, listener, token=token, with_parent=with_parent)
+                server = Server(await configured(podium.app), podium)
+                signals.listen(server.stop)
+                with stopping_with_parent(signals, enabled=with_parent):
+                    await _serve(settings, server, listener, token=token)
         return 0
     except ProtocolError as error:
         hint = f"\n  → {error.hint}" if error.hint else ""
@@ -56,12 +63,13 @@ async def serve(settings: Settings, *, projects: Sequence[str], with_parent: boo
     except (OSError, StoreError) as error:
         click.echo(f"podium: {error}", err=True)
         return FAILED
+    finally:
+        signals.release()
 
 
 async def _serve(
-    settings: Settings, podium: Podium, listener: socket.socket, *, token: str, with_parent: bool
+    settings: Settings, server: "Server", listener: socket.socket, *, token: str
 ) -> None:
-    server = Server(await configured(podium.app), podium)
     own = _address(settings, listener)
     url = settings.public_url.rstrip("/") or own
     place = ServerFile(
@@ -71,16 +79,15 @@ async def _serve(
         pid=os.getpid(),
         containment=settings.containment,
     )
-    with server.stopping_with_parent(enabled=with_parent):
-        place.write(settings.directory)
-        # The link signs a browser in; only a person at a terminal gets it, no log does.
-        click.echo(f"podium: {url}/#token={token}" if sys.stdout.isatty() else f"podium: {url}")
-        log.info("serving", url=url, data=str(settings.directory))
-        gc.freeze()
-        try:
-            await server.serve(sockets=[listener])
-        finally:
-            ServerFile.remove(settings.directory)
+    place.write(settings.directory)
+    # The link signs a browser in; only a person at a terminal gets it, no log does.
+    click.echo(f"podium: {url}/#token={token}" if sys.stdout.isatty() else f"podium: {url}")
+    log.info("serving", url=url, data=str(settings.directory))
+    gc.freeze()
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        ServerFile.remove(settings.directory)
 
 
 async def configured(app: ASGIApp, *, grace_seconds: int = GRACE_SECONDS) -> uvicorn.Config:
@@ -105,52 +112,73 @@ async def configured(app: ASGIApp, *, grace_seconds: int = GRACE_SECONDS) -> uvi
 
 
 class Server(uvicorn.Server):
-    """uvicorn, with a stop of our own: say goodbye on the sockets before they are closed."""
+    """uvicorn, with a stop of our own: its clients are told before their sockets are closed."""
 
     def __init__(self, config: uvicorn.Config, podium: Podium) -> None:
         super().__init__(config)
         self._podium = podium
 
+    def stop(self) -> None:
+        """Take no client and no work from this moment on, and begin to end."""
+        self._podium.gate.close()
+        self.should_exit = True
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Begin the stop at a signal, and return from `serve` like any function.
+        """Return from `serve` like any function: stopping.py listens to the signals.
 
         uvicorn's own way raises the signal again as soon as the sockets are closed, which would
         end the process before the agents are killed and the store is closed.
         """
-        loop = asyncio.get_running_loop()
-        names = (signal.SIGTERM, signal.SIGINT)
-        for name in names:
-            loop.add_signal_handler(name, self.handle_exit, name, None)
-        try:
-            yield
-        finally:
-            for name in names:
-                loop.remove_signal_handler(name)
+        yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await self._podium.channel.drain()
-        await super().shutdown(sockets)
-
-    @contextmanager
-    def stopping_with_parent(self, *, enabled: bool) -> Iterator[None]:
-        """Stop when stdin ends: the process that started this server is gone."""
-        if not enabled:
-            yield
-            return
-        loop = asyncio.get_running_loop()
-
-        def readable() -> None:
-            if not os.read(0, 1024):
-                loop.remove_reader(0)
-                self.handle_exit(signal.SIGTERM, None)
-
-        os.set_blocking(0, False)
-        loop.add_reader(0, readable)
+        await self._podium.drain()
+        await self._goodbyes()
+        # uvicorn cancels what is left at the end of its time, with an error for each in the log.
+        cut = asyncio.get_running_loop().call_later(GRACE_SECONDS - 1, self._cut)
         try:
-            yield
+            await super().shutdown(sockets)
         finally:
+            cut.cancel()
+
+    async def _goodbyes(self) -> None:
+        """Wait until the peers have answered the close: to end a connection on which they still
+        write is to reset it, and they may never read why."""
+        deadline = asyncio.get_running_loop().time() + GOODBYE_SECONDS
+        while any(_closing(it) for it in self.server_state.connections):
+            if asyncio.get_running_loop().time() >= deadline:
+                return
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def _cut(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
+
+def _closing(connection: object) -> bool:
+    return isinstance(connection, WebSocketsSansIOProtocol) and connection.close_timer is not None
+
+
+@contextmanager
+def stopping_with_parent(signals: Signals, *, enabled: bool) -> Iterator[None]:
+    """Stop when stdin ends: the process that started this server is gone."""
+    if not enabled:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+
+    def readable() -> None:
+        if not os.read(0, 1024):
             loop.remove_reader(0)
+            signals.ask("the parent has ended")
+
+    os.set_blocking(0, False)
+    loop.add_reader(0, readable)
+    try:
+        yield
+    finally:
+        loop.remove_reader(0)
 
 
 def listen(settings: Settings) -> socket.socket:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 
 from starlette.datastructures import Headers
@@ -22,6 +22,7 @@ from server.http.sign_in import Refused, SignIn
 from server.http.tickets import Tickets
 from server.logs import logger
 from server.ports import Clock, Hub, Store, StoreUnavailable
+from server.stopping import Gate, return_times
 from server.world import rfc3339
 
 log = logger(__name__)
@@ -41,8 +42,12 @@ MAX_STRANGERS = 64
 """Sockets that may wait for the ticket of their `hello`, each for HELLO_SECONDS."""
 MAX_CONTROL = 2_048
 """Control frames that may wait for one socket; more means that its reader is dead."""
-DRAIN_RETRY_MS = 2_000
+CLOSE_AT_ONCE, CLOSE_PAUSE, CLOSE_ROUNDS = 50, 0.05, 80
+"""At a stop so many sockets are closed at once, with a pause behind them; and more at once when
+that would take more rounds."""
 DRAIN_SECONDS = 2.0
+"""So long the last of them may take what is left for them."""
+ABORT_SECONDS = 1.0
 
 
 class Channel:
@@ -59,9 +64,10 @@ class Channel:
         build: str,
         stall_seconds: float,
         tickets: Tickets,
-        beside: Sequence[Callable[[], Awaitable[None]]] = (),
+        gate: Gate,
     ) -> None:
-        """A socket that takes nothing for `stall_seconds` is given up."""
+        """A socket that takes nothing for `stall_seconds` is given up. A closed `gate` lets nobody
+        in."""
         self._store = store
         self._hub = hub
         self._commands = commands
@@ -71,56 +77,69 @@ class Channel:
         self._stall_seconds = stall_seconds
         self._sessions: dict[Session, UserId | None] = {}
         self._tickets = tickets
-        self._beside = beside
-        self.draining = False
+        self._gate = gate
+        self._empty = asyncio.Event()
+        self._empty.set()
 
     async def endpoint(self, websocket: WebSocket) -> None:
         """Check who asks before the socket is accepted, then serve it to its end."""
         try:
             user = self._admit(websocket)
-        except Refused as error:
+        except ProtocolError as error:
             await websocket.send_denial_response(refusal(error))
             return
         if SUBPROTOCOL not in websocket.scope["subprotocols"]:
             await websocket.accept()
             await _close(websocket, CloseCode.UNSUPPORTED)
             return
-        await websocket.accept(subprotocol=SUBPROTOCOL)
         session = Session(
             websocket, user, store=self._store, hub=self._hub, commands=self._commands,
             clock=self._clock, stall_seconds=self._stall_seconds, redeem=self._redeem,
         )  # fmt: skip
         self._sessions[session] = user
+        self._empty.clear()
         try:
+            await websocket.accept(subprotocol=SUBPROTOCOL)
             if user is not None:
                 session.send(self._hello(user))
             await session.serve()
         finally:
             del self._sessions[session]
+            if not self._sessions:
+                self._empty.set()
 
     async def drain(self) -> None:
-        """Stop taking clients, and say goodbye to all: on the sockets, and to the readers of
-        `beside`."""
-        self.draining = True
-        await asyncio.gather(self._drain_sockets(), *(drain() for drain in self._beside))
-
-    async def _drain_sockets(self) -> None:
-        """Tell every client that the server stops, then close the sockets with 1012."""
+        """Tell every client that the server stops and when to come back, then close the sockets
+        with 1012, some at a time. Who does not take it is cut off: it holds up nobody for longer
+        than DRAIN_SECONDS."""
+        self._gate.close()
         sessions = list(self._sessions)
-        for session in sessions:
-            session.send(FlowRunDraining(retry_after_ms=DRAIN_RETRY_MS))
-            session.end(CloseCode.RESTART)
-        ended = [asyncio.ensure_future(session.ended.wait()) for session in sessions]
-        if ended:
-            _, late = await asyncio.wait(ended, timeout=DRAIN_SECONDS)
-            for waiting in late:
-                waiting.cancel()
+        for session, retry_after_ms in zip(sessions, return_times(len(sessions)), strict=True):
+            session.send(FlowRunDraining(retry_after_ms=retry_after_ms))
+        at_once = max(CLOSE_AT_ONCE, len(sessions) // CLOSE_ROUNDS)
+        for first in range(0, len(sessions), at_once):
+            for session in sessions[first : first + at_once]:
+                session.end(CloseCode.RESTART)
+            await asyncio.sleep(CLOSE_PAUSE)
+        if not await self._emptied(DRAIN_SECONDS):
+            log.info("stalled_at_the_stop", sockets=len(self._sessions))
+            for session in self._sessions:
+                session.abort()
+            await self._emptied(ABORT_SECONDS)
+
+    async def _emptied(self, seconds: float) -> bool:
+        """Whether every socket ends within that time."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._empty.wait()
+        except TimeoutError:
+            return False
+        return True
 
     def _admit(self, websocket: WebSocket) -> UserId | None:
+        self._gate.check()
         headers = Headers(scope=websocket.scope)
         user = self._sign_in.identify_socket(headers, websocket.cookies)
-        if self.draining:
-            raise Refused(503, ErrorCode.BUSY, "the server is stopping", hint="come back soon")
         if self._open_of(user) >= (MAX_STRANGERS if user is None else LIMITS.sockets):
             raise _too_many()
         return user
@@ -171,7 +190,6 @@ class Session:
         self._delivery = Delivery(self._connection, store=store, hub=hub, wake=self._wake.set)
         self._control: deque[ControlFrame] = deque()
         self._closing: CloseCode | None = None
-        self.ended = asyncio.Event()
 
     def send(self, frame: ControlFrame) -> None:
         """Queue a control frame; it leaves before any frame of a run that is not sent yet."""
@@ -185,6 +203,10 @@ class Session:
         """Close the socket once what is queued has left."""
         self._closing = code
         self._wake.set()
+
+    def abort(self) -> None:
+        """End the socket at once, whatever it was sent and has not taken."""
+        self._outbox.abort()
 
     async def serve(self) -> None:
         """Until the client leaves, stalls or misbehaves. No task is left behind."""
@@ -211,7 +233,6 @@ class Session:
         finally:
             self._delivery.close()
             await self._close(code)
-            self.ended.set()
 
     async def _close(self, code: CloseCode) -> None:
         try:
@@ -284,7 +305,7 @@ class Session:
             self._wake.clear()
             more = True
             while more:
-                # What was queued before the end still leaves.
+                # What was there before the end still leaves: one page of each run at a stop.
                 ending = self._closing is not None
                 more = await self._round()
                 await self._outbox.flush()
@@ -295,7 +316,7 @@ class Session:
         """Fill the outbox; True when there may be more already."""
         while self._control:
             self._outbox.control(self._control.popleft())
-        if self._closing is not None:
+        if self._closing not in (None, CloseCode.RESTART):
             return False
         try:
             return await self._delivery.pump(self._outbox)

@@ -10,6 +10,9 @@ of it at the start, and a server where it does not fit falls back to `websocket.
 """
 
 import asyncio
+import socket
+import struct
+from contextlib import suppress
 from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -26,7 +29,10 @@ MAX_FRAGMENTS = 64
 LINGER_SECONDS = 2.0
 """So long is read, and thrown away, after a refusal: a socket that is closed with bytes unread is
 reset, and the peer may never see why."""
+SHUTDOWN_SECONDS = 0.5
 INVALID_TEXT = 1007
+AT_ONCE = struct.pack("ii", 1, 0)
+"""As SO_LINGER: closing waits for nothing, and resets the peer."""
 
 _DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 
@@ -88,8 +94,12 @@ class PaneProtocol(WebSocketsSansIOProtocol):
         return self.transport.get_write_buffer_size()
 
     def abort(self) -> None:
-        """End the connection at once, without what waits for the peer: closing would wait for it
-        to be taken."""
+        """End the connection at once with a reset, without what waits for the peer: closing would
+        wait for it to be taken, in the kernel too, which offers it for minutes."""
+        peer = self.transport.get_extra_info("socket")
+        if peer is not None:
+            with suppress(OSError):
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
         self.transport.abort()
 
     # --- uvicorn's protocol ----------------------------------------------------------------------
@@ -152,6 +162,12 @@ class PaneProtocol(WebSocketsSansIOProtocol):
         if self.buffered:
             self.transport.abort()
 
+    def shutdown(self) -> None:
+        """The server ends: it does not wait for what the peer has not taken by now."""
+        super().shutdown()
+        if self.buffered:
+            self._free_in(SHUTDOWN_SECONDS)
+
     async def send(self, message: Any) -> None:
         await super().send(message)
         if message["type"] == "websocket.close" and self.close_timer is not None:
@@ -169,4 +185,6 @@ class PaneProtocol(WebSocketsSansIOProtocol):
     def _free_in(self, seconds: float) -> None:
         if self.close_timer is not None:
             self.close_timer.cancel()
-        self.close_timer = self.loop.call_later(seconds, self.transport.abort)
+        # What a refused peer was told may still be on its way: a reset would overtake it.
+        free = self.transport.abort if self.refused else self.abort
+        self.close_timer = self.loop.call_later(seconds, free)

@@ -8,6 +8,7 @@ from starlette.responses import Response
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.rest import InvalidRequest
 from server.http.sign_in import Refused
+from server.stopping import Stopping
 
 STATUS: dict[ErrorCode, int] = {
     ErrorCode.BAD_MESSAGE: 400,
@@ -42,6 +43,8 @@ def refusal(error: ProtocolError) -> Response:
     if error.hint is not None:
         body["hint"] = error.hint
     status = error.status if isinstance(error, Refused) else STATUS[error.code]
+    if isinstance(error, Stopping):
+        status = 503
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     if error.retry_after_ms is not None:
         headers["Retry-After"] = str(-(-error.retry_after_ms // 1000))

@@ -28,11 +28,12 @@ from protocol.frames import (
 from protocol.ids import Gen, Seq, UserId
 from protocol.rest import LogQuery, parse_log_query
 from server.channel.delivery import Delivery
-from server.channel.websocket import DRAIN_RETRY_MS, DRAIN_SECONDS, LIMITS
+from server.channel.websocket import DRAIN_SECONDS, LIMITS
 from server.http.asking import run_of, signed_in
-from server.http.sign_in import Refused, SignIn
+from server.http.sign_in import SignIn
 from server.http.streamed import Outlet, Streamed
 from server.ports import Batch, Clock, Hub, RunRecord, Store
+from server.stopping import Gate, return_times
 
 HEARTBEAT = b": heartbeat\n\n"
 CHUNK_BYTES = 64 * 1024
@@ -43,13 +44,15 @@ HEADERS = {"content-type": "text/event-stream; charset=utf-8", "x-accel-bufferin
 class Events:
     """Every open event stream of this server."""
 
-    def __init__(self, *, store: Store, hub: Hub, clock: Clock, sign_in: SignIn) -> None:
+    def __init__(
+        self, *, store: Store, hub: Hub, clock: Clock, sign_in: SignIn, gate: Gate
+    ) -> None:
         self._store = store
         self._hub = hub
         self._clock = clock
         self._sign_in = sign_in
+        self._gate = gate
         self._open: dict[Stream, UserId] = {}
-        self._draining = False
 
     def routes(self) -> list[Route]:
         handler = signed_in(self._sign_in, self.events)
@@ -58,6 +61,7 @@ class Events:
     async def events(self, request: Request, user: UserId) -> ASGIApp:
         """204 tells an EventSource that the run has ended and that it has everything: without it,
         it would come back for ever."""
+        self._gate.check()
         record = await run_of(self._store, request, user)
         query = parse_log_query(request.query_params, request.headers.get("last-event-id"))
         self._check_room(user)
@@ -74,11 +78,12 @@ class Events:
         return Streamed(stream.write, headers=HEADERS, release=lambda: self._release(stream))
 
     async def drain(self) -> None:
-        """Tell every reader that the server stops, and end its stream; abort what is left."""
-        self._draining = True
+        """Tell every reader that the server stops and when to come back, and end its stream; cut
+        off who does not take it."""
+        self._gate.close()
         streams = list(self._open)
-        for stream in streams:
-            stream.stop()
+        for stream, retry_after_ms in zip(streams, return_times(len(streams)), strict=True):
+            stream.stop(retry_after_ms)
         waiting = [asyncio.ensure_future(stream.ended.wait()) for stream in streams]
         if waiting:
             _, late = await asyncio.wait(waiting, timeout=DRAIN_SECONDS)
@@ -88,8 +93,7 @@ class Events:
             stream.abort()
 
     def _check_room(self, user: UserId) -> None:
-        if self._draining:
-            raise Refused(503, ErrorCode.BUSY, "the server is stopping", hint="come back soon")
+        self._gate.check()
         if list(self._open.values()).count(user) >= LIMITS.sockets:
             raise ProtocolError(
                 ErrorCode.RATE_LIMITED, "too many open event streams", hint="close some of them"
@@ -119,7 +123,8 @@ class Stream:
         self._outbox: EventOutbox | None = None
         self._last: Seq | None = None
         """The last frame of the log, when the run had ended as the stream was opened."""
-        self._stopping = False
+        self._stopping: int | None = None
+        """When to come back, in milliseconds: set when the server stops."""
         self._beat_due = False
         self.ended = asyncio.Event()
 
@@ -151,19 +156,19 @@ class Stream:
         await outbox.flush()
         async with asyncio.TaskGroup() as group:
             beating = group.create_task(self._beat())
-            while not (self._over or self._stopping):
+            while not self._over and self._stopping is None:
                 await self._wake.wait()
                 self._wake.clear()
                 await self._pump(outbox)
             beating.cancel()
-        if not self._over:
-            outbox.raw(f"retry: {DRAIN_RETRY_MS}\n".encode())
-            outbox.control(FlowRunDraining(retry_after_ms=DRAIN_RETRY_MS))
+        if not self._over and self._stopping is not None:
+            outbox.raw(f"retry: {self._stopping}\n".encode())
+            outbox.control(FlowRunDraining(retry_after_ms=self._stopping))
             await outbox.flush()
 
-    def stop(self) -> None:
+    def stop(self, retry_after_ms: int) -> None:
         """End the stream after the page under way."""
-        self._stopping = True
+        self._stopping = retry_after_ms
         self._wake.set()
 
     def abort(self) -> None:
@@ -187,7 +192,7 @@ class Stream:
             self._beat_due = False
             outbox.raw(HEARTBEAT)
         more = True
-        while more and not self._stopping:
+        while more and self._stopping is None:
             more = await self._delivery.pump(outbox)
             await outbox.flush()
 

@@ -218,10 +218,12 @@ async def test_a_stop_says_goodbye(home: House) -> None:
     await home.agent.started(2)
     async with reading(home, run_id) as reader:
         await reader.until("flow_run_caught_up")
-        await home.podium.channel.drain()
+        await home.podium.drain()
         events = await reader.rest()
     assert events[-1].frame["type"] == "flow_run_draining"
-    assert (events[-1].id, events[-1].retry) == (None, "2000")
+    retry_after_ms = events[-1].frame["retry_after_ms"]
+    assert 1_000 <= retry_after_ms < 2_000
+    assert (events[-1].id, events[-1].retry) == (None, str(retry_after_ms))
     refused = await home.http.get(f"/api/runs/{run_id}/events")
     assert refused.status_code == 503
 
@@ -320,6 +322,6 @@ async def test_a_stalled_reader_does_not_hold_up_a_stop(
         await home.end_of(run_id)
         with await stalled_reader(home, run_id):
             (stream,) = open_streams(home)
-            await home.podium.channel.drain()
+            await home.podium.drain()
             async with asyncio.timeout(streamed.STALL_SECONDS / 2):
                 await stream.ended.wait()

@@ -544,7 +544,7 @@ async def test_pings_and_closes_are_answered(path: str, tmp_path: Path, watch: W
         await watch.until(lambda: len(watch.lost) == 1)
         async with home.socket() as wire:
             await wire.receive()
-            await home.podium.channel.drain()
+            await home.podium.drain()
             with pytest.raises(ConnectionClosed) as closed:
                 while True:
                     await wire.receive()

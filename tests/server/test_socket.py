@@ -197,7 +197,7 @@ async def test_strangers_are_refused_before_the_socket_is_accepted(
 async def test_a_stop_says_goodbye(home: House) -> None:
     async with home.socket() as wire:
         await wire.receive()
-        draining = asyncio.create_task(home.podium.channel.drain())
+        draining = asyncio.create_task(home.podium.drain())
         assert (await wire.receive())["type"] == "flow_run_draining"
         with pytest.raises(ConnectionClosed) as closed:
             await wire.receive()
