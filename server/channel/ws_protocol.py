@@ -104,6 +104,13 @@ class PaneProtocol(WebSocketsSansIOProtocol):
 
     # --- uvicorn's protocol ----------------------------------------------------------------------
 
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.handshake_initiated:
+            # Headers that websockets does not take. Its answer is made; uvicorn leaves it there.
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.transport.close()
+
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
         if hasattr(self, "scope"):  # not after a refused handshake
