@@ -18,7 +18,7 @@ HEAD_BYTES = 32 * 1024
 """Of a request line and its headers; browsers send some 1,000."""
 HEAD_SECONDS = 10.0
 """From the connection, or from the first byte of a further request, to the end of its headers."""
-BODY_SECONDS = 60.0
+BODY_SECONDS = 30.0
 """From there to the end of the body."""
 LINGER_SECONDS = 2.0
 """So long is read, and thrown away, after a refusal: a connection that is closed with bytes unread
@@ -126,8 +126,12 @@ class Connection(asyncio.Protocol):
     def _refuse(self, status: str) -> None:
         """Say why, where no answer is under way, and end the connection."""
         if not self.idle:
-            self.cut()
-            return
+            if self._http.cycle.response_started:
+                self.cut()
+                return
+            # The route that waits for the body learns that it has gone, and can answer no more.
+            self._http.cycle.disconnected = True
+            self._http.cycle.message_event.set()
         if self._head or self._asked:
             head = f"HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
             self._transport.write(head.encode())

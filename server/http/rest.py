@@ -1,7 +1,6 @@
 """The REST routes: decode, check, call, encode. Bodies and statuses are wire.md §6's."""
 
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -18,17 +17,15 @@ from protocol.rest import InvalidRequest, parse_launch, parse_list_query
 from server.access import visible_run
 from server.http.answers import invalid, json, refusal
 from server.http.asking import Handler, run_of, signed_in
-from server.http.sign_in import LOCAL_USER, SESSION_SECONDS, Refused, SignIn
+from server.http.bodies import decode, json_body
+from server.http.sign_in import LOCAL_USER, SESSION_SECONDS, SignIn
 from server.http.tickets import TICKET_SECONDS, Tickets
 from server.ports import RunRecord, Store, Trees
 from server.runs.launch import Launcher, LaunchRequest
 from server.runs.runner import Runner
 
-MAX_BODY = 1024 * 1024
 LIST_LIMIT = 100
 KEY_LIMIT = 200
-
-T = TypeVar("T")
 
 
 class SessionBody(Struct, frozen=True):
@@ -91,7 +88,7 @@ class Rest:
     # --- runs -----------------------------------------------------------------------------------
 
     async def launch(self, request: Request, user: UserId) -> Response:
-        body = parse_launch(await _json_body(request))
+        body = parse_launch(await json_body(request))
         launch = LaunchRequest(
             project_id=body.project_id,
             flow_name=body.flow_name,
@@ -135,7 +132,7 @@ class Rest:
 
     async def rerun(self, request: Request, user: UserId) -> Response:
         record = await self._run_of(request, user)
-        body = _decode(await _json_body(request), RerunBody)
+        body = decode(await json_body(request), RerunBody)
         launched = await self._launcher.rerun(
             user, record, again=body.steps, key=_key(request) or body.key
         )
@@ -163,7 +160,7 @@ class Rest:
     # --- plans, flows, projects -----------------------------------------------------------------
 
     async def plan(self, request: Request, user: UserId) -> Response:
-        launch = _decode(await _json_body(request), LaunchRequest)
+        launch = decode(await json_body(request), LaunchRequest)
         return json({"plan": (await self._launcher.plan(user, launch)).plan})
 
     async def flows(self, request: Request, user: UserId) -> Response:
@@ -174,7 +171,7 @@ class Rest:
         return json({"projects": await self._store.projects()})
 
     async def add_project(self, request: Request, user: UserId) -> Response:
-        body = _decode(await _json_body(request), ProjectBody)
+        body = decode(await json_body(request), ProjectBody)
         path = await self._trees.check(Path(body.path))
         return json(await self._store.add_project(path, path.name or str(path)))
 
@@ -187,7 +184,7 @@ class Rest:
     async def _open_session(self, request: Request) -> Response:
         try:
             self._sign_in.check_place(request.headers)
-            body = _decode(await _json_body(request), SessionBody)
+            body = decode(await json_body(request), SessionBody)
             value = self._sign_in.open_session(body.token)
         except InvalidRequest as error:
             return invalid(error)
@@ -221,32 +218,3 @@ def _key(request: Request) -> str | None:
             field="Idempotency-Key",
         )
     return key
-
-
-async def _json_body(request: Request) -> bytes:
-    """The body, at most 1 MiB, of a request that says it is JSON."""
-    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip()
-    if kind.lower() != "application/json":
-        raise Refused(
-            415,
-            ErrorCode.BAD_MESSAGE,
-            f"the body is `{kind[:100]}`",
-            hint="send JSON with Content-Type: application/json",
-        )
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > MAX_BODY:
-            raise ProtocolError(
-                ErrorCode.TOO_LARGE, f"the body is larger than {MAX_BODY} bytes", field="body"
-            )
-        chunks.append(chunk)
-    return b"".join(chunks) or b"{}"
-
-
-def _decode(body: bytes, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.DecodeError as error:
-        raise InvalidRequest.from_decoding("invalid body", error) from error

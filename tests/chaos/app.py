@@ -26,7 +26,8 @@ from protocol.ids import RunId
 from server import app as product
 from server import serve
 from server.app import Podium, opened
-from server.channel import websocket
+from server.channel import websocket, ws_protocol
+from server.http import bounded
 from server.ports import AgentFrame, AgentOrder, AgentResult, Emit
 from server.settings import EndpointSettings, Settings
 from server.stores.sqlite import FILE
@@ -60,6 +61,8 @@ class Told(Struct, frozen=True, kw_only=True):
     boot_id: str | None = None
     """None is the machine's own."""
     settings: dict[str, Any] = {}
+    without: str = ""
+    """A guard that is taken away, to see what it is there for."""
 
 
 class State(Struct, frozen=True, kw_only=True):
@@ -152,6 +155,16 @@ def prepare(told: Told) -> None:
     change(engine, "MAX_CRASHES", 1_000_000)
     limits = msgspec.structs.replace(websocket.LIMITS, sockets=told.sockets)
     change(websocket, "LIMITS", limits)
+    if told.without:
+        # The check of the start sees that it is gone, and would not use our protocol at all.
+        change(serve, "misfit", _fits)
+    match told.without:
+        case "fragments":
+            change(ws_protocol, "MAX_FRAGMENTS", 1_000_000_000)
+        case "utf-8":
+            change(ws_protocol.PaneProtocol, "_readable", lambda protocol: True)
+        case "headers":
+            change(bounded, "HEAD_BYTES", 1_000_000_000)
     if told.boot_id is not None:
         change(product, "boot_id", lambda: told.boot_id)
 
@@ -163,6 +176,10 @@ def prepare(told: Told) -> None:
             yield podium
 
     change(serve, "opened", with_publisher)
+
+
+async def _fits() -> None:
+    return None
 
 
 def main() -> int:

@@ -5,10 +5,11 @@ comes back until the server refuses it or proves that it still listens.
 """
 
 import asyncio
+import json
 import struct
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from tests.server.raw_peer import CLOSE, PING, PONG, TEXT, frame
 
@@ -18,7 +19,8 @@ AGAIN_SECONDS = 0.05
 WORD = b"still there?"
 STILL_THERE = frame(PING, WORD)
 ALIVE, CUT, SILENT, BUSY = "alive", "cut", "silent", "http 429"
-LEAVING = ("reset", "order", "answer")
+ANSWERED = "answered"
+RESET, IN_ORDER, ANSWERING = LEAVING = ("reset", "in order", "answering")
 """How clients end a session: with a reset, in order, or with an answer to the close first."""
 
 
@@ -30,6 +32,10 @@ class Case(NamedTuple):
     opening: bytes
     payload: bytes
     expects: frozenset[str]
+    ends: bool = False
+    """Whether the client has no more to say then: it ends its side."""
+    asks: Counter[tuple[str, str]] | None = None
+    """The answers that it must get, as (id, code), and ANSWERED when it has them."""
 
 
 class Striker(asyncio.Protocol):
@@ -41,13 +47,15 @@ class Striker(asyncio.Protocol):
         self._open = False
         self._transport: asyncio.Transport
         self.outcome: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.answers = 0
-        """Text messages that came before the outcome."""
+        self._asks = None if case.asks is None else case.asks.copy()
+        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         transport.write(self._case.opening)
+        if self._case.ends and not self._case.payload:
+            transport.write_eof()
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -58,12 +66,13 @@ class Striker(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._decide(CUT)
+        self.gone.set_result(None)
 
     def leave(self, how: str) -> None:
-        if how == "reset":
+        if how == RESET:
             self._transport.abort()
             return
-        if how == "answer" and self._open:
+        if how == ANSWERING and self._open and not self._case.ends:
             self._transport.write(frame(CLOSE, struct.pack("!H", 1000)))
         self._transport.close()
 
@@ -76,6 +85,8 @@ class Striker(asyncio.Protocol):
         self._open = status == "101"
         if self._open:
             self._transport.write(self._case.payload)
+            if self._case.ends:
+                self._transport.write_eof()
         else:
             self._decide(f"http {status}")
         return self._open
@@ -90,12 +101,24 @@ class Striker(asyncio.Protocol):
             return False
         opcode, payload = buffer[0] & 0xF, bytes(buffer[begin : begin + size])
         del buffer[: begin + size]
-        self.answers += opcode == TEXT
-        if opcode == CLOSE:
+        if opcode == TEXT and self._asks is not None:
+            self._answered(json.loads(payload))
+        elif opcode == CLOSE:
             self._decide(str(int.from_bytes(payload[:2])))
         elif opcode == PONG and payload == WORD:
             self._decide(ALIVE)
         return True
+
+    def _answered(self, answer: dict[str, Any]) -> None:
+        if answer["type"] not in ("flow_run_error", "flow_run_ack"):
+            return
+        assert self._asks is not None
+        got = (answer["id"], answer.get("code", "ack"))
+        if self._asks[got] <= 0:
+            self._decide(f"answered {got}: {answer.get('message')}")
+        self._asks[got] -= 1
+        if self._asks.total() == 0:
+            self._decide(ANSWERED)
 
     def _decide(self, outcome: str) -> None:
         if not self.outcome.done():
@@ -113,26 +136,33 @@ class Struck(NamedTuple):
     def sessions(self) -> int:
         return self.outcomes.total()
 
+    def note(self, case: Case, outcome: str) -> None:
+        self.outcomes[case.name, outcome] += 1
+        if outcome not in case.expects:
+            self.wrong.append(f"{case.name}: {outcome}, not {' or '.join(sorted(case.expects))}")
 
-async def strike(port: int, cases: Iterable[Case], *, at_once: int) -> Struck:
-    """Run all sessions, so many at a time."""
+
+async def strike(port: int, cases: Iterable[Case], *, at_once: int, whole: bool = False) -> Struck:
+    """Run all sessions, so many at a time; `whole` ones send all they have, refused or not."""
     struck = Struck(Counter(), [])
     waiting = iter(enumerate(cases))
+
+    async def one_by_one() -> None:
+        for number, case in waiting:
+            leaving = IN_ORDER if whole else LEAVING[number % len(LEAVING)]
+            struck.note(case, await patiently(port, case, leaving))
+
     async with asyncio.TaskGroup() as group:
         for _ in range(at_once):
-            group.create_task(_one_by_one(port, waiting, struck))
+            group.create_task(one_by_one())
     return struck
 
 
-async def _one_by_one(port: int, waiting: Iterator[tuple[int, Case]], struck: Struck) -> None:
-    for number, case in waiting:
-        outcome = BUSY
-        # The limit of sockets counts those, too, that are about to end.
-        while outcome == BUSY and BUSY not in case.expects:
-            outcome = await session(port, case, LEAVING[number % len(LEAVING)])
-        struck.outcomes[case.name, outcome] += 1
-        if outcome not in case.expects:
-            struck.wrong.append(f"{case.name}: {outcome}, not {' or '.join(sorted(case.expects))}")
+async def patiently(port: int, case: Case, leaving: str) -> str:
+    """The outcome of a session, once there is room for it: those that are about to end count."""
+    while (outcome := await session(port, case, leaving)) == BUSY and BUSY not in case.expects:
+        await asyncio.sleep(AGAIN_SECONDS)
+    return outcome
 
 
 async def session(port: int, case: Case, leaving: str) -> str:
@@ -141,9 +171,9 @@ async def session(port: int, case: Case, leaving: str) -> str:
     try:
         async with asyncio.timeout(SESSION_SECONDS):
             outcome = await striker.outcome
+            striker.leave(leaving)
+            await striker.gone
     except TimeoutError:
-        outcome = SILENT
-    striker.leave(leaving)
-    if outcome == BUSY:
-        await asyncio.sleep(AGAIN_SECONDS)
+        striker.leave(RESET)
+        return SILENT
     return outcome

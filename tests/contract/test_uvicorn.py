@@ -72,7 +72,7 @@ def test_every_method_that_is_replaced_is_there_and_called_alike() -> None:
         if inspect.isfunction(value) and name in vars(WebSocketsSansIOProtocol)
     }
     assert own == {
-        "__init__", "handle_connect", "handle_ping", "send_receive_event_to_app",
+        "__init__", "data_received", "handle_connect", "handle_ping", "send_receive_event_to_app",
         "handle_parser_exception", "keepalive_timeout", "shutdown", "send", "on_task_complete",
     }  # fmt: skip
     for name in own - {"__init__"}:

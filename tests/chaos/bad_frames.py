@@ -1,40 +1,27 @@
-"""Frames, handshakes and messages that no honest client sends, each with what it must get.
+"""Frames that no honest client sends, each with what it must get.
 
-All of it is made by a seeded generator: the same seed is the same attack.
+All of them are made by a seeded generator: the same seed is the same attack.
 """
 
 import struct
 from collections.abc import Callable, Iterator
 from random import Random
 
+from tests.chaos.bad_handshakes import Made, opening
 from tests.chaos.strikers import ALIVE, CUT, STILL_THERE, Case
-from tests.server.harness import TOKEN
-from tests.server.raw_peer import CLOSE, CONTINUATION, PING, PONG, TEXT, fragments, frame
+from tests.server.raw_peer import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    fragments,
+    frame,
+)  # fmt: skip
 
-BINARY = 0x2
 FIN = 0x80
-BEARER = f"Authorization: Bearer {TOKEN}"
-Made = tuple[bytes, set[str]]
-"""What is sent after the handshake, and what is right."""
 PROTOCOL, UTF8, TOO_BIG = {"1002"}, {"1007"}, {"1009"}
-
-
-def opening(host: str, *lines: str, first: str = "GET /api/ws HTTP/1.1", **changed: str) -> bytes:
-    """A handshake; `changed` headers are other than the good ones, and empty ones are left out."""
-    headers = {
-        "Host": host,
-        "Upgrade": "websocket",
-        "Connection": "Upgrade",
-        "Sec_WebSocket_Version": "13",
-        "Sec_WebSocket_Key": "AAAAAAAAAAAAAAAAAAAAAA==",
-        "Sec_WebSocket_Protocol": "podium.v1",
-        "Authorization": f"Bearer {TOKEN}",
-    } | changed  # fmt: skip
-    named = [f"{name.replace('_', '-')}: {value}" for name, value in headers.items() if value]
-    return "\r\n".join([first, *named, *lines, "", ""]).encode("latin-1")
-
-
-# ── frames ───────────────────────────────────────────────────────────────────────────────────────
 
 
 def raw(first: int, size: int, payload: bytes = b"", *, masked: bool = True) -> bytes:
@@ -84,9 +71,9 @@ def _longer_than_it_says(random: Random) -> Made:
 
 
 def _never_whole(random: Random) -> Made:
-    """A ping behind half a frame is a part of that frame: nothing is answered, and we leave."""
-    whole = frame(TEXT, bytes(random.randrange(200, 60_000)))
-    return whole[: random.randrange(14, 100)] + frame(CLOSE, b"") * 0, {CUT}
+    """Half a frame, and the end of the connection."""
+    whole = frame(TEXT, random.randbytes(random.randrange(200, 60_000)))
+    return whole[: random.randrange(1, 200)], {CUT}
 
 
 def _large_in_parts(random: Random) -> Made:
@@ -172,9 +159,9 @@ def _controls_between(random: Random) -> Made:
 
 
 def _noise(random: Random) -> Made:
-    """Bytes without a plan: a server may take the beginning of them for a frame that is to come."""
+    """Bytes without a plan: their beginning may be a frame that is still to come."""
     return random.randbytes(random.randrange(2, 2_000)), {
-        "1000", "1002", "1007", "1009", "4413", CUT, *map(str, range(3_000, 5_000)),
+        CUT, "1000", "1002", "1007", "1009", *map(str, range(3_000, 5_000))
     }  # fmt: skip
 
 
@@ -183,18 +170,25 @@ FRAMES: list[Callable[[Random], Made]] = [
     _continuation_of_nothing, _message_in_a_message, _endless_length, _longer_than_it_says,
     _no_utf8, _no_utf8_in_parts, _compressed, _bad_close, _short_close, _close_in_bad_text,
     _close_in_a_message, _after_the_close, _many_fragments, _large_message, _binary, _empty,
-    _unasked_pongs, _controls_between,
+    _unasked_pongs, _controls_between, _never_whole, _large_in_parts, _noise,
 ]  # fmt: skip
+ENDING = (_never_whole, _noise)
+"""What a server may wait for the rest of, so that the client must be the one to end it."""
 
 
 def frame_sessions(host: str, count: int, *, seed: int) -> Iterator[Case]:
     """Sessions of every kind in turn, of a user and of strangers that may still say `hello`."""
     random = Random(seed)
-    user = opening(host)
-    stranger = opening(host, f"Origin: http://{host}", Authorization="")
+    user, stranger = opening(host), opening(host, f"Origin: http://{host}", Authorization="")
     for number in range(count):
         make = FRAMES[number % len(FRAMES)]
         payload, expects = make(random)
-        yield Case(
-            make.__name__, stranger if random.random() < 0.3 else user, payload, frozenset(expects)
-        )
+        first = stranger if random.random() < 0.3 else user
+        yield Case(make.__name__, first, payload, frozenset(expects), ends=make in ENDING)
+
+
+def fragment_sessions(host: str, count: int, *, each: int) -> Iterator[Case]:
+    """So many fragments in each, of one byte and of none in turn."""
+    floods = [fragments(each, payload) for payload in (b"x", b"")]
+    for number in range(count):
+        yield Case("flood", opening(host), floods[number % 2], frozenset({"4413"}))
