@@ -19,7 +19,7 @@ from server import logs
 from server.app import Podium, opened
 from server.channel.ws_check import misfit
 from server.channel.ws_protocol import PaneProtocol
-from server.http.bounded import bounded
+from server.http.bounded import HEAD_BYTES, bounded
 from server.http.sign_in import local_token
 from server.local import ServerFile
 from server.logs import logger
@@ -103,6 +103,7 @@ async def configured(app: ASGIApp, *, grace_seconds: int = GRACE_SECONDS) -> uvi
         access_log=False,
         lifespan="off",
         http=bounded(),  # type: ignore[arg-type] # it is called, and nothing else
+        h11_max_incomplete_event_size=2 * HEAD_BYTES,
         ws=PaneProtocol if fault is None else "websockets-sansio",
         ws_max_size=MAX_MESSAGE,
         ws_per_message_deflate=False,
