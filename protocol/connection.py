@@ -28,8 +28,6 @@ ABUSE_SECONDS = 10.0
 """So long above the rate before the socket is closed."""
 MAX_GARBAGE = 20
 """So many messages in a row without a usable id before the socket is closed."""
-MAX_WAITING = 16
-"""So many messages may wait for their answers at once."""
 
 
 class Send(Struct, frozen=True):
@@ -213,10 +211,10 @@ class Connection:
             raise BadMessage(
                 "an earlier message with this id is not answered yet", id=command.id, field="id"
             )
-        if len(self._waiting) >= MAX_WAITING:
+        if len(self._waiting) >= self._limits.waiting:
             raise ProtocolError(
                 ErrorCode.BUSY,
-                f"{MAX_WAITING} messages wait for their answers",
+                f"{self._limits.waiting} messages wait for their answers",
                 hint="wait for an answer before asking more",
                 retry_after_ms=1000,
             )

@@ -33,10 +33,12 @@ from server.http.tickets import Tickets
 from server.logs import logger
 from server.memory import available_memory
 from server.ports import AgentRunner, AgentUnavailable, Clock, Ids
+from server.rates import Rates
 from server.runs.housekeeping import keep_house
 from server.runs.launch import Launcher
 from server.runs.rooms import Clocks, Rooms
 from server.runs.runner import Runner
+from server.runs.under_way import UnderWay
 from server.settings import Settings, SettingsError
 from server.stopping import Gate
 from server.stores.sqlite import SqliteStore
@@ -61,18 +63,22 @@ class Podium:
         channel: Channel,
         events: Events,
         runner: Runner,
+        under_way: UnderWay,
         gate: Gate,
     ) -> None:
         self.app = app
         self.channel = channel
         self.events = events
         self.runner = runner
+        self.under_way = under_way
         self.gate = gate
 
     async def drain(self) -> None:
         """Say goodbye to every client; the first part of a stop. The gate is closed by then at the
         latest."""
         self.gate.close()
+        # First, so that whoever waits for a launch has its answer before its socket is closed.
+        await self.under_way.stop()
         await asyncio.gather(self.channel.drain(), self.events.drain())
 
 
@@ -133,7 +139,9 @@ async def opened(
             keep_house(store, clock, frames_days=settings.frames_days), name="housekeeping"
         )
         stack.push_async_callback(_cancelled, keeping)
-        yield _assemble(settings, token, rooms=rooms, hub=hub, runner=runner)
+        podium = _assemble(settings, token, rooms=rooms, hub=hub, runner=runner)
+        stack.push_async_callback(podium.under_way.stop)
+        yield podium
 
 
 def _assemble(
@@ -146,13 +154,17 @@ def _assemble(
         cookie=SessionCookie(settings.public_url),
         clock=rooms.clock,
     )
-    launcher = Launcher(rooms, begin=runner.begin)
+    gate = Gate()
+    limits = settings.limits
+    under_way = UnderWay(limits, clock=rooms.clock, gate=gate, live=runner.live)
+    launcher = Launcher(rooms, begin=runner.begin, under_way=under_way)
     commands = Commands(
         store=rooms.store, launcher=launcher, runner=runner, catalogue=rooms.catalogue
     )
-    tickets = Tickets(rooms.clock)
-    gate = Gate()
-    events = Events(store=rooms.store, hub=hub, clock=rooms.clock, sign_in=sign_in, gate=gate)
+    tickets = Tickets(rooms.clock, most=limits.tickets_per_user)
+    events = Events(
+        store=rooms.store, hub=hub, clock=rooms.clock, sign_in=sign_in, gate=gate, limits=limits
+    )
     channel = Channel(
         store=rooms.store,
         hub=hub,
@@ -162,6 +174,7 @@ def _assemble(
         build=__version__,
         tickets=tickets,
         gate=gate,
+        limits=limits,
         stall_seconds=settings.stall_seconds,
     )
     rest = Rest(
@@ -185,7 +198,15 @@ def _assemble(
     app = Starlette(routes=routes)
     app.add_middleware(BelowPath, path=path_of(settings.public_url))
     app.add_middleware(SafeHeaders)
-    return Podium(app, channel=channel, events=events, runner=runner, gate=gate)
+    app.state.rates = Rates(
+        "requests",
+        burst=limits.request_burst,
+        per_second=limits.requests_per_second,
+        clock=rooms.clock,
+    )
+    return Podium(
+        app, channel=channel, events=events, runner=runner, under_way=under_way, gate=gate
+    )
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

@@ -18,9 +18,11 @@ from protocol.errors import ProtocolError
 from server import logs
 from server.app import Podium, opened
 from server.channel.ws_check import misfit
-from server.channel.ws_protocol import PaneProtocol
-from server.http.bounded import HEAD_BYTES, bounded
+from server.channel.ws_protocol import PaneConfig, PaneProtocol
+from server.http.bounded import HEAD_BYTES
+from server.http.door import door
 from server.http.sign_in import local_token
+from server.limits import LimitSettings, connections
 from server.local import ServerFile
 from server.logs import logger
 from server.ports import StoreError
@@ -31,8 +33,13 @@ log = logger(__name__)
 
 GRACE_SECONDS = 3
 """For open requests at a stop; the agents have their own deadline after it."""
+PING_SECONDS, PONG_SECONDS = 15.0, 8.0
+"""Every socket is asked whether its peer is there, and closed when it does not say so in time: what
+vanished without a word is found within 25 s."""
 GOODBYE_SECONDS, LOOK_SECONDS = 1.0, 0.02
 """For the peers' answers to our close."""
+MIN_UNHEARD_SECONDS = 10.0
+KEEPALIVE_IDLE_SECONDS, KEEPALIVE_EVERY_SECONDS = 15, 5
 MAX_MESSAGE = 1024 * 1024
 """Far above our own limit, so that a message above that still gets its answer."""
 USAGE, FAILED = 2, 1
@@ -52,7 +59,7 @@ async def serve(settings: Settings, *, projects: Sequence[str], with_parent: boo
         paths = [Path(path) for path in projects]
         with listener:
             async with opened(settings, token=token, projects=paths) as podium:
-                server = Server(await configured(podium.app), podium)
+                server = Server(await configured(podium.app, settings.limits), podium)
                 signals.listen(server.stop)
                 with stopping_with_parent(signals, enabled=with_parent):
                     await _serve(settings, server, listener, token=token)
@@ -91,27 +98,35 @@ async def _serve(
         ServerFile.remove(settings.directory)
 
 
-async def configured(app: ASGIApp, *, grace_seconds: int = GRACE_SECONDS) -> uvicorn.Config:
+async def configured(
+    app: ASGIApp, limits: LimitSettings | None = None, *, grace_seconds: int = GRACE_SECONDS
+) -> uvicorn.Config:
     """uvicorn as podium runs it. Where our WebSocket protocol does not fit the uvicorn that is
-    installed, its own is used: all works, for more CPU time, and stalled sockets stay open."""
+    installed, its own is used: all works, for more CPU time, and a stalled socket stays until the
+    kernel gives it up."""
+    limits = limits or LimitSettings()
     fault = await misfit()
     if fault is not None:
         log.warning("websocket_fallback", reason=fault, uvicorn=uvicorn.__version__)
-    return uvicorn.Config(
+    config = PaneConfig(
         app,
         log_config=None,
         access_log=False,
         lifespan="off",
-        http=bounded(),  # type: ignore[arg-type] # it is called, and nothing else
+        http=door(connections(limits)),
         h11_max_incomplete_event_size=2 * HEAD_BYTES,
         ws=PaneProtocol if fault is None else "websockets-sansio",
         ws_max_size=MAX_MESSAGE,
         ws_per_message_deflate=False,
+        ws_ping_interval=PING_SECONDS,
+        ws_ping_timeout=PONG_SECONDS,
         timeout_graceful_shutdown=grace_seconds,
         # Else whoever asks from loopback could choose the address and the scheme that we see.
         proxy_headers=False,
         server_header=False,
     )
+    config.max_fragments = limits.fragments
+    return config
 
 
 class Server(uvicorn.Server):
@@ -185,12 +200,14 @@ def stopping_with_parent(signals: Signals, *, enabled: bool) -> Iterator[None]:
 
 
 def listen(settings: Settings) -> socket.socket:
-    """A bound socket; listening begins when everything is ready."""
+    """A bound socket; listening begins when everything is ready. What it accepts inherits its
+    options."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     # asyncio sets TCP_NODELAY only on sockets that say that they are TCP; without it a small write
     # behind another one waits up to 40 ms for the peer's delayed acknowledgement.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    _find_the_dead(listener, settings.stall_seconds)
     try:
         listener.bind((settings.host, settings.port))
     except OSError as error:
@@ -200,6 +217,17 @@ def listen(settings: Settings) -> socket.socket:
             "choose another --port, or 0 for a free one"
         ) from error
     return listener
+
+
+def _find_the_dead(listener: socket.socket, stall_seconds: float) -> None:
+    """Let the kernel give up a peer that acknowledges nothing, or lets nothing in, for so long as a
+    client may stall. Event streams and plain requests have no ping of their own."""
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+        unheard = max(MIN_UNHEARD_SECONDS, stall_seconds)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(unheard * 1000))
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_SECONDS)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_EVERY_SECONDS)
 
 
 def _address(settings: Settings, listener: socket.socket) -> str:

@@ -5,8 +5,20 @@ from collections.abc import Iterator
 
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
+from hypothesis import HealthCheck, settings
 
 from server import logs
+
+# A busy machine is no finding. In CI the examples are always the same, elsewhere ever new ones:
+# what a developer's run finds becomes an example or a test, and does not hold up a change of
+# somebody else.
+settings.register_profile(
+    "podium",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize="CI" in os.environ,
+)
+settings.load_profile("podium")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,7 +8,6 @@ from contextlib import suppress
 from starlette.datastructures import Headers
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from protocol.codec import MESSAGE_LIMIT
 from protocol.commands import Command, Hello
 from protocol.connection import HELLO_SECONDS, Close, Connection, Handle, Send, error_frame
 from protocol.errors import CLOSE_RULES, CloseCode, ErrorCode, ProtocolError
@@ -20,6 +19,7 @@ from server.channel.outbox import Stalled, outbox_of
 from server.http.answers import refusal
 from server.http.sign_in import Refused, SignIn
 from server.http.tickets import Tickets
+from server.limits import HEARTBEAT_SECONDS, LimitSettings, wire_limits
 from server.logs import logger
 from server.ports import Clock, Hub, Store, StoreUnavailable
 from server.stopping import Gate, return_times
@@ -28,18 +28,8 @@ from server.world import rfc3339
 log = logger(__name__)
 
 SUBPROTOCOL = "podium.v1"
-LIMITS = Limits(
-    message_bytes=MESSAGE_LIMIT,
-    subscriptions=200,
-    sockets=32,
-    burst=64,
-    per_second=20,
-    heartbeat_seconds=15.0,
-)
 CLOSE_SECONDS = 10.0
 """So long a close may wait for a peer that reads slowly."""
-MAX_STRANGERS = 64
-"""Sockets that may wait for the ticket of their `hello`, each for HELLO_SECONDS."""
 MAX_CONTROL = 2_048
 """Control frames that may wait for one socket; more means that its reader is dead."""
 CLOSE_AT_ONCE, CLOSE_PAUSE, CLOSE_ROUNDS = 50, 0.05, 80
@@ -65,6 +55,7 @@ class Channel:
         stall_seconds: float,
         tickets: Tickets,
         gate: Gate,
+        limits: LimitSettings,
     ) -> None:
         """A socket that takes nothing for `stall_seconds` is given up. A closed `gate` lets nobody
         in."""
@@ -78,6 +69,8 @@ class Channel:
         self._sessions: dict[Session, UserId | None] = {}
         self._tickets = tickets
         self._gate = gate
+        self._limits = limits
+        self._wire_limits = wire_limits(limits)
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -95,6 +88,7 @@ class Channel:
         session = Session(
             websocket, user, store=self._store, hub=self._hub, commands=self._commands,
             clock=self._clock, stall_seconds=self._stall_seconds, redeem=self._redeem,
+            limits=self._wire_limits,
         )  # fmt: skip
         self._sessions[session] = user
         self._empty.clear()
@@ -140,14 +134,15 @@ class Channel:
         self._gate.check()
         headers = Headers(scope=websocket.scope)
         user = self._sign_in.identify_socket(headers, websocket.cookies)
-        if self._open_of(user) >= (MAX_STRANGERS if user is None else LIMITS.sockets):
+        limits = self._limits
+        if self._open_of(user) >= (limits.strangers if user is None else limits.sockets_per_user):
             raise _too_many()
         return user
 
     def _redeem(self, session: "Session", ticket: str) -> tuple[UserId, FlowRunHello]:
         """Make a socket that of the ticket's user; raises ProtocolError."""
         user = self._tickets.redeem(ticket)
-        if self._open_of(user) >= LIMITS.sockets:
+        if self._open_of(user) >= self._limits.sockets_per_user:
             raise _too_many()
         self._sessions[session] = user
         return user, self._hello(user)
@@ -160,7 +155,7 @@ class Channel:
             user_id=user,
             build=self._build,
             server_time=rfc3339(self._clock.now()),
-            limits=LIMITS,
+            limits=self._wire_limits,
         )
 
 
@@ -178,6 +173,7 @@ class Session:
         clock: Clock,
         stall_seconds: float,
         redeem: Callable[["Session", str], tuple[UserId, FlowRunHello]],
+        limits: Limits,
     ) -> None:
         self._websocket = websocket
         self._outbox = outbox_of(websocket, stall_seconds)
@@ -185,7 +181,7 @@ class Session:
         self._redeem = redeem
         self._commands = commands
         self._clock = clock
-        self._connection = Connection(LIMITS, now=clock.monotonic(), authenticated=user is not None)
+        self._connection = Connection(limits, now=clock.monotonic(), authenticated=user is not None)
         self._wake = asyncio.Event()
         self._delivery = Delivery(self._connection, store=store, hub=hub, wake=self._wake.set)
         self._control: deque[ControlFrame] = deque()
@@ -327,7 +323,7 @@ class Session:
 
     async def _beat(self) -> None:
         while True:
-            await self._clock.sleep(LIMITS.heartbeat_seconds)
+            await self._clock.sleep(HEARTBEAT_SECONDS)
             at = rfc3339(self._clock.now())
             self.send(await self._delivery.heartbeat(at))
 

@@ -15,6 +15,7 @@ import struct
 from contextlib import suppress
 from typing import Any
 
+import uvicorn
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
@@ -25,7 +26,7 @@ from protocol.errors import CLOSE_RULES, CloseCode
 
 EXTENSION = "podium.frames"
 MAX_FRAGMENTS = 64
-"""Of one message. Nobody needs more: a message has at most 64 KiB."""
+"""Of one message, where the settings do not say otherwise."""
 LINGER_SECONDS = 2.0
 """So long is read, and thrown away, after a refusal: a socket that is closed with bytes unread is
 reset, and the peer may never see why."""
@@ -51,17 +52,24 @@ class CountingServer(ServerProtocol):
     connection before they are kept, however many of them came in one packet."""
 
     fragments = 0
+    max_fragments = MAX_FRAGMENTS
 
     def recv_frame(self, frame: Frame) -> None:
         if frame.opcode in _DATA:
             self.fragments += 1
-            if self.fragments > MAX_FRAGMENTS:
+            if self.fragments > self.max_fragments:
                 self.fail(CloseCode.TOO_LARGE, CLOSE_RULES[CloseCode.TOO_LARGE].reason)
                 self.parser_exc = TooManyFragments()
                 return
             if frame.fin:
                 self.fragments = 0
         super().recv_frame(frame)
+
+
+class PaneConfig(uvicorn.Config):
+    """uvicorn's own has no such setting."""
+
+    max_fragments = MAX_FRAGMENTS
 
 
 class PaneProtocol(WebSocketsSansIOProtocol):
@@ -71,6 +79,8 @@ class PaneProtocol(WebSocketsSansIOProtocol):
         super().__init__(*args, **kwargs)
         # A second parser of our own would be made for nothing: the class adds only a count.
         self.conn.__class__ = CountingServer
+        if isinstance(self.config, PaneConfig):
+            self.conn.max_fragments = self.config.max_fragments  # type: ignore[attr-defined]
         self.refused = False
 
     # --- for the application ----------------------------------------------------------------------

@@ -28,6 +28,7 @@ def signed_in(sign_in: SignIn, handler: Handler) -> Callable[[Request], Awaitabl
         try:
             unsafe = request.method != "GET"
             user = sign_in.identify(request.headers, request.cookies, unsafe=unsafe)
+            request.app.state.rates.take(user)
             return await handler(request, user)
         except InvalidId:
             return json({"error": "invalid id"}, 400)

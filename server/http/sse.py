@@ -28,16 +28,18 @@ from protocol.frames import (
 from protocol.ids import Gen, Seq, UserId
 from protocol.rest import LogQuery, parse_log_query
 from server.channel.delivery import Delivery
-from server.channel.websocket import DRAIN_SECONDS, LIMITS
+from server.channel.websocket import DRAIN_SECONDS
 from server.http.asking import run_of, signed_in
 from server.http.sign_in import SignIn
 from server.http.streamed import Outlet, Streamed
+from server.limits import HEARTBEAT_SECONDS, LimitSettings, wire_limits
 from server.ports import Batch, Clock, Hub, RunRecord, Store
 from server.stopping import Gate, return_times
 
 HEARTBEAT = b": heartbeat\n\n"
 CHUNK_BYTES = 64 * 1024
 """Of events that are written at once."""
+ONE_RUN = wire_limits(LimitSettings(subscriptions=1))
 HEADERS = {"content-type": "text/event-stream; charset=utf-8", "x-accel-buffering": "no"}
 
 
@@ -45,13 +47,21 @@ class Events:
     """Every open event stream of this server."""
 
     def __init__(
-        self, *, store: Store, hub: Hub, clock: Clock, sign_in: SignIn, gate: Gate
+        self,
+        *,
+        store: Store,
+        hub: Hub,
+        clock: Clock,
+        sign_in: SignIn,
+        gate: Gate,
+        limits: LimitSettings,
     ) -> None:
         self._store = store
         self._hub = hub
         self._clock = clock
         self._sign_in = sign_in
         self._gate = gate
+        self._most = limits.streams_per_user
         self._open: dict[Stream, UserId] = {}
 
     def routes(self) -> list[Route]:
@@ -94,7 +104,7 @@ class Events:
 
     def _check_room(self, user: UserId) -> None:
         self._gate.check()
-        if list(self._open.values()).count(user) >= LIMITS.sockets:
+        if list(self._open.values()).count(user) >= self._most:
             raise ProtocolError(
                 ErrorCode.RATE_LIMITED, "too many open event streams", hint="close some of them"
             )
@@ -117,7 +127,7 @@ class Stream:
         self._hub = hub
         self._clock = clock
         self._wake = asyncio.Event()
-        self._connection = Connection(LIMITS, now=clock.monotonic())
+        self._connection = Connection(ONE_RUN, now=clock.monotonic())
         self._delivery = Delivery(self._connection, store=store, hub=hub, wake=self._wake.set)
         self._answer: FlowRunSubscribed | FlowRunReset | None = None
         self._outbox: EventOutbox | None = None
@@ -198,7 +208,7 @@ class Stream:
 
     async def _beat(self) -> None:
         while True:
-            await self._clock.sleep(LIMITS.heartbeat_seconds)
+            await self._clock.sleep(HEARTBEAT_SECONDS)
             self._beat_due = True
             self._wake.set()
 

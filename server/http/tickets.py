@@ -10,14 +10,15 @@ from server.ports import Clock
 
 TICKET_SECONDS = 30.0
 MAX_OUTSTANDING = 32
-"""Tickets of one user that wait for their sockets; as many as the sockets that a user may have."""
+"""Tickets of one user that wait for their sockets, where the settings do not say otherwise."""
 
 
 class Tickets:
     """The tickets that are outstanding, in memory alone: a restart makes all of them worthless."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, most: int = MAX_OUTSTANDING) -> None:
         self._clock = clock
+        self._most = most
         self._outstanding: dict[bytes, tuple[UserId, float]] = {}
 
     def issue(self, user: UserId) -> str:
@@ -28,7 +29,7 @@ class Tickets:
         now = self._clock.monotonic()
         self._forget_expired(now)
         mine = [expires for owner, expires in self._outstanding.values() if owner == user]
-        if len(mine) >= MAX_OUTSTANDING:
+        if len(mine) >= self._most:
             raise ProtocolError(
                 ErrorCode.RATE_LIMITED,
                 f"{len(mine)} tickets wait to be used",

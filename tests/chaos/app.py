@@ -26,17 +26,18 @@ from protocol.ids import RunId
 from server import app as product
 from server import serve
 from server.app import Podium, opened
-from server.channel import websocket, ws_protocol
-from server.http import bounded
+from server.limits import LimitSettings
 from server.ports import AgentFrame, AgentOrder, AgentResult, Emit
 from server.settings import EndpointSettings, Settings
-from server.stores.sqlite import FILE
+from server.stores.sqlite import FILE, SqliteStore
+from tests.chaos.broken import GUARDS, OF_STRANGERS
 from tests.chaos.places import Lateness
 from tests.fakes.agent import FakeAgent
 from tests.server.harness import TOKEN
 
 STEP = "review.security"
-"""The step whose attempt publishes; the others answer at once."""
+"""The step whose attempt publishes, when the run was asked to; the others answer at once."""
+PUBLISH = "publish frames"
 
 
 class Pace(Struct, frozen=True, kw_only=True):
@@ -50,19 +51,21 @@ class Pace(Struct, frozen=True, kw_only=True):
     pause: float = 0.0
     size: int = 120
     """Bytes of text in a frame."""
+    read_only: bool = False
+    """Whether the disk takes nothing: every write of the store fails."""
 
 
 class Told(Struct, frozen=True, kw_only=True):
     data: str
     project: str
     pace: Pace = Pace()
-    sockets: int = 1_000
-    """Of one user: the tests here have one user for all of them."""
     boot_id: str | None = None
     """None is the machine's own."""
+    without: str | None = None
+    """The guard that is taken away, of `broken.GUARDS` and `broken.OF_STRANGERS`."""
     settings: dict[str, Any] = {}
-    without: str = ""
-    """A guard that is taken away, to see what it is there for."""
+    # The tests have one user for all their sockets.
+    limits: LimitSettings = LimitSettings(sockets_per_user=1_000)
 
 
 class State(Struct, frozen=True, kw_only=True):
@@ -95,7 +98,7 @@ class Publisher(FakeAgent):
         self.late.stop()
 
     async def run(self, order: AgentOrder, emit: Emit) -> AgentResult:
-        if order.ref.step_id == STEP:
+        if order.ref.step_id == STEP and PUBLISH in order.prompt.user:
             self.log = await asyncio.to_thread(head_of, self._file, order.ref.run_id)
             await self._publish(order, emit)
         return await super().run(order, emit)
@@ -137,12 +140,16 @@ def head_of(file: Path, run_id: RunId) -> int:
     return int(head)
 
 
-def route(agent: Publisher) -> Route:
+def route(agent: Publisher, podium: Podium) -> Route:
     """`POST /chaos` tells the publisher another pace; both methods answer with the state."""
 
     async def chaos(request: Request) -> Response:
         if request.method == "POST":
-            agent.tell(msgspec.json.decode(await request.body(), type=Pace))
+            pace = msgspec.json.decode(await request.body(), type=Pace)
+            store = podium.channel._store
+            assert isinstance(store, SqliteStore)
+            await store._writer._db.execute(f"PRAGMA query_only={int(pace.read_only)}")
+            agent.tell(pace)
         state = State(tasks=len(asyncio.all_tasks()), late=agent.late.seconds, log=agent.log)
         return Response(msgspec.json.encode(state))
 
@@ -151,20 +158,11 @@ def route(agent: Publisher) -> Route:
 
 def prepare(told: Told) -> None:
     """What the product has no setting for, or what a test must do more often than it allows."""
-    change = pytest.MonkeyPatch().setattr
+    patches = pytest.MonkeyPatch()
+    change = patches.setattr
+    if told.without is not None:
+        {**GUARDS, **OF_STRANGERS}[told.without](patches)
     change(engine, "MAX_CRASHES", 1_000_000)
-    limits = msgspec.structs.replace(websocket.LIMITS, sockets=told.sockets)
-    change(websocket, "LIMITS", limits)
-    if told.without:
-        # The check of the start sees that it is gone, and would not use our protocol at all.
-        change(serve, "misfit", _fits)
-    match told.without:
-        case "fragments":
-            change(ws_protocol, "MAX_FRAGMENTS", 1_000_000_000)
-        case "utf-8":
-            change(ws_protocol.PaneProtocol, "_readable", lambda protocol: True)
-        case "headers":
-            change(bounded, "HEAD_BYTES", 1_000_000_000)
     if told.boot_id is not None:
         change(product, "boot_id", lambda: told.boot_id)
 
@@ -172,14 +170,10 @@ def prepare(told: Told) -> None:
     async def with_publisher(settings: Settings, **how: Any) -> AsyncIterator[Podium]:
         agent = Publisher(told)
         async with opened(settings, agent=agent, **how) as podium:
-            podium.app.router.routes.insert(0, route(agent))
+            podium.app.router.routes.insert(0, route(agent, podium))
             yield podium
 
     change(serve, "opened", with_publisher)
-
-
-async def _fits() -> None:
-    return None
 
 
 def main() -> int:
@@ -192,6 +186,7 @@ def main() -> int:
         "token": TOKEN,
         "endpoints": {"default": endpoint},
         "log_level": "warning",
+        "limits": told.limits,
     }
     settings = Settings(**(usual | told.settings))
     return asyncio.run(serve.serve(settings, projects=[told.project], with_parent=True))

@@ -8,7 +8,7 @@ import sqlite3
 import sys
 import tempfile
 import zlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -16,9 +16,11 @@ from typing import IO, Any, NamedTuple
 import httpx
 import msgspec
 
+from protocol.ids import RunId
 from server.local import ServerFile, running_server
+from server.stores.pages import inflate
 from server.stores.sqlite import FILE
-from tests.chaos.app import Pace, State, Told
+from tests.chaos.app import PUBLISH, Pace, State, Told
 from tests.server.harness import TOKEN, repository
 
 READY_SECONDS = 60.0
@@ -99,7 +101,8 @@ class Served:
     async def kill(self) -> None:
         """As a crash would: no handler of the server runs."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGKILL)
+        if self.process.returncode is None:
+            self.process.send_signal(signal.SIGKILL)
         await self.process.wait()
 
     async def stop(self) -> int:
@@ -130,19 +133,29 @@ class Served:
         headers = {"Authorization": f"Bearer {TOKEN}"}
         return httpx.AsyncClient(base_url=self.url, headers=headers, trust_env=False, timeout=60)
 
-    async def launch(self) -> str:
-        """A run whose publisher publishes."""
-        async with self.http() as http:
-            project = (await http.get("/api/projects")).json()["projects"][0]["id"]
-            body = {
-                "project_id": project,
-                "flow_name": "code-review",
-                "band": "small",
-                "input": {"question": "errors", "paths": ["src"]},
-            }
-            answer = await http.post("/api/runs", json=body)
+    async def launch(self, question: str = PUBLISH) -> str:
+        """A run whose publisher publishes; with another question, one that ends at once."""
+        answer = await self.launching(question)
         assert answer.status_code == 201, answer.text
         return str(answer.json()["run_id"])
+
+    async def launching(self, question: str) -> httpx.Response:
+        body = {
+            "project_id": await self.project(),
+            "flow_name": "code-review",
+            "band": "small",
+            "input": {"question": question, "paths": ["src"]},
+        }
+        async with self.http() as http:
+            return await http.post("/api/runs", json=body)
+
+    async def project(self) -> str:
+        async with self.http() as http:
+            return str((await http.get("/api/projects")).json()["projects"][0]["id"])
+
+    async def status(self, run_id: str) -> str:
+        async with self.http() as http:
+            return str((await http.get(f"/api/runs/{run_id}")).json()["run"]["status"])
 
     async def log(self, run_id: str) -> Log:
         """What the disk holds, the server running or not."""
@@ -161,20 +174,32 @@ def stored(data: Path, run_id: str) -> Log:
             if (data / name).exists():
                 shutil.copy(data / name, folder)
         with closing(sqlite3.connect(Path(folder) / FILE)) as db:
-            rows = db.execute(
-                "SELECT seq, data FROM flow_frames WHERE run_id = ? ORDER BY seq", (run_id,)
-            )
-            seqs, sums, total = [], [], 0
-            for seq, frame in rows:
-                total = zlib.crc32(frame, total)
-                seqs.append(seq)
-                sums.append(total)
-    return Log(seqs, sums)
+            return summed(frames_of(db, run_id))
+
+
+def frames_of(db: sqlite3.Connection, run_id: str) -> Iterator[tuple[int, bytes]]:
+    """Folded or not."""
+    folded = "SELECT first, data FROM flow_frame_pages WHERE run_id = ? ORDER BY first"
+    for first, page in db.execute(folded, (run_id,)):
+        for entry in inflate(RunId(run_id), first, page):
+            yield entry.seq, entry.data
+    live = "SELECT seq, data FROM flow_frames WHERE run_id = ? ORDER BY seq"
+    yield from db.execute(live, (run_id,))
+
+
+def summed(frames: Iterable[tuple[int, bytes]]) -> Log:
+    log, total = Log([], []), 0
+    for seq, frame in frames:
+        total = zlib.crc32(frame, total)
+        log.seqs.append(seq)
+        log.sums.append(total)
+    return log
 
 
 @asynccontextmanager
-async def served(place: Path, **told: Any) -> AsyncIterator[Served]:
-    """A server that is stopped at the end; it must have had no error to tell."""
+async def served(place: Path, *, fails: bool = False, **told: Any) -> AsyncIterator[Served]:
+    """A server that is stopped at the end. It must have had no error to tell, or, when it `fails`,
+    none that it did not expect."""
     server = Served(place, **told)
     await asyncio.to_thread(repository, place / "project")
     await server.start()
@@ -184,4 +209,4 @@ async def served(place: Path, **told: Any) -> AsyncIterator[Served]:
         await server.stop()
     said = await server.said()
     assert "Traceback" not in said, said
-    assert '"level":"error"' not in said.replace(" ", ""), said
+    assert fails or '"level":"error"' not in said.replace(" ", ""), said

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
+from server.limits import LimitSettings
 from tests.chaos.app import Pace
 from tests.chaos.bad_frames import fragment_sessions, frame_sessions
 from tests.chaos.bad_handshakes import handshake_sessions, opening
@@ -164,7 +165,7 @@ async def test_nothing_that_comes_breaks_the_server(tmp_path: Path) -> None:
 
 
 async def test_a_hundred_sockets_of_one_user(tmp_path: Path) -> None:
-    async with served(tmp_path, sockets=32) as server, AsyncExitStack() as stay:
+    async with served(tmp_path, limits=LimitSettings()) as server, AsyncExitStack() as stay:
         before = await standing(server)
         held = [await stay.enter_async_context(raw_peer(server.url)) for _ in range(32)]
         more = Case("one more", opening(host_of(server)), STILL_THERE, frozenset({BUSY}))
@@ -208,6 +209,6 @@ async def test_memory_that_is_filled_is_seen(tmp_path: Path) -> None:
 
 async def test_a_traceback_does_not_go_unseen(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="Traceback"):
-        async with served(tmp_path, without="utf-8") as server:
+        async with served(tmp_path, without="UTF-8") as server:
             bad = Case("", opening(host_of(server)), frame(TEXT, b"\xff"), frozenset({"1007"}))
             assert await wrongs(server, [bad]) == []

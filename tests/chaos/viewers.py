@@ -19,6 +19,7 @@ from tests.server.harness import TOKEN
 from tests.server.raw_peer import CLOSE, PONG, TEXT, frame, handshake
 
 END = b'{"type":"flow_run_finished"'
+PASSING = (b'{"type":"flow_run_step_delta"', b'{"type":"flow_run_step_tool"')
 AGAIN_SECONDS = 0.05
 
 
@@ -55,6 +56,10 @@ class Viewer:
         self.gen = 1
         self.last = after
         self.sum = 0
+        self.state = 0
+        """The last frame that tells of a state, which not even a power cut takes back."""
+        self.said = 0
+        """The last one of what agents say and do."""
         self.wrong: list[str] = []
         """What was lost, doubled or out of order."""
         self.connects = 0
@@ -122,6 +127,10 @@ class Viewer:
         self.sum = zlib.crc32(payload, self.sum)
         if self._sums is not None:
             self._sums.append(self.sum)
+            if payload.startswith(PASSING):
+                self.said = seq
+            else:
+                self.state = seq
         if payload.startswith(END):
             self.finished.set()
 

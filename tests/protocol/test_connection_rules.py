@@ -12,7 +12,6 @@ from protocol.connection import (
     ABUSE_SECONDS,
     HELLO_SECONDS,
     MAX_GARBAGE,
-    MAX_WAITING,
     Close,
     Connection,
     Effect,
@@ -199,7 +198,7 @@ def test_an_id_in_use_is_refused_until_it_is_answered() -> None:
 
 def test_only_so_many_messages_wait_for_answers() -> None:
     connection = connected()
-    for number in range(MAX_WAITING):
+    for number in range(FREE.waiting):
         connection.begin(Ping(id=str(number)))
     with pytest.raises(ProtocolError) as caught:
         connection.begin(Ping(id="more"))

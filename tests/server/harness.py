@@ -160,7 +160,7 @@ async def house(
             agent=fake,
             clock=clock,
         ) as podium:
-            server = _Server(await configured(podium.app, grace_seconds=1))
+            server = _Server(await configured(podium.app, settings.limits, grace_seconds=1))
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             headers = {"Authorization": f"Bearer {TOKEN}"}

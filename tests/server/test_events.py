@@ -6,12 +6,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
-import msgspec
 import pytest
 from starlette.types import Message
 
-from server.channel import websocket
 from server.http import sse, streamed
+from server.limits import HEARTBEAT_SECONDS, LimitSettings
 from server.world import SystemClock
 from tests.server.harness import TOKEN, House, house
 from tests.server.readers import Event, Talker, altered, events_of, reading, stored
@@ -161,18 +160,18 @@ async def test_head_is_answered_without_a_stream(home: House) -> None:
         await stream.ended.wait()
 
 
-async def test_one_user_opens_so_many(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    home.agent.hold()
-    run_id = await home.launch()
-    monkeypatch.setattr(sse, "LIMITS", msgspec.structs.replace(websocket.LIMITS, sockets=1))
-    async with reading(home, run_id) as reader:
-        await reader.next()
-        refused = await home.http.get(f"/api/runs/{run_id}/events")
-        assert (refused.status_code, refused.json()["error"]) == (429, "rate_limited")
-        (stream,) = open_streams(home)
-    await stream.ended.wait()
-    async with reading(home, run_id) as reader:
-        assert await reader.next() is not None, "there is room again"
+async def test_one_user_opens_so_many(tmp_path: Path) -> None:
+    async with house(tmp_path, limits=LimitSettings(streams_per_user=1)) as home:
+        home.agent.hold()
+        run_id = await home.launch()
+        async with reading(home, run_id) as reader:
+            await reader.next()
+            refused = await home.http.get(f"/api/runs/{run_id}/events")
+            assert (refused.status_code, refused.json()["error"]) == (429, "rate_limited")
+            (stream,) = open_streams(home)
+        await stream.ended.wait()
+        async with reading(home, run_id) as reader:
+            assert await reader.next() is not None, "there is room again"
 
 
 def open_streams(home: House) -> list[sse.Stream]:
@@ -189,7 +188,7 @@ class Beats(SystemClock):
         self.due = asyncio.Event()
 
     async def sleep(self, seconds: float) -> None:
-        if seconds != websocket.LIMITS.heartbeat_seconds:
+        if seconds != HEARTBEAT_SECONDS:
             await super().sleep(seconds)
             return
         await self.due.wait()

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import msgspec
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -16,11 +15,11 @@ from protocol.connection import HELLO_SECONDS
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.ids import UserId
 from server import logs
-from server.channel import websocket
 from server.channel.websocket import Session
 from server.http import tickets
 from server.http.sign_in import SignIn
 from server.http.tickets import MAX_OUTSTANDING, TICKET_SECONDS, Tickets
+from server.limits import LimitSettings
 from server.world import SystemClock
 from tests.server.harness import TOKEN, House, Socket, house
 
@@ -224,19 +223,19 @@ async def test_who_gets_a_ticket(home: House) -> None:
         assert answer.headers["cache-control"] == "no-store"
 
 
-async def test_strangers_and_sockets_are_bounded(
-    home: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(websocket, "MAX_STRANGERS", 2)
-    async with home.socket(**origin(home)) as first, home.socket(**origin(home)):
+async def test_strangers_and_sockets_are_bounded(tmp_path: Path) -> None:
+    few = LimitSettings(strangers=2, sockets_per_user=1)
+    async with (
+        house(tmp_path, limits=few) as home,
+        home.socket(**origin(home)) as first,
+        home.socket(**origin(home)),
+    ):
         with pytest.raises(InvalidStatus) as refused:
             async with home.socket(**origin(home)):
                 pass
         assert refused.value.response.status_code == 429
         assert (await greeted(first, await ticket_of(home)))["type"] == "flow_run_ack"
         async with home.socket(**origin(home)) as third:
-            one = msgspec.structs.replace(websocket.LIMITS, sockets=1)
-            monkeypatch.setattr(websocket, "LIMITS", one)
             refusal = await greeted(third, await ticket_of(home))
             assert refusal["code"] == "rate_limited", "a ticket is no way around the limit"
 
