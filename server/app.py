@@ -140,6 +140,8 @@ async def opened(
         )
         stack.push_async_callback(_cancelled, keeping)
         podium = _assemble(settings, token, rooms=rooms, hub=hub, runner=runner)
+        beating = asyncio.create_task(podium.channel.beat(), name="heartbeats")
+        stack.push_async_callback(_cancelled, beating)
         stack.push_async_callback(podium.under_way.stop)
         yield podium
 

@@ -17,15 +17,15 @@ Rate = Annotated[float, Meta(gt=0, le=10_000)]
 HEARTBEAT_SECONDS = 15.0
 MOST_DESCRIPTORS = 65_536
 """More are not asked for, whatever the system would give: agents inherit the limit."""
-KEPT_DESCRIPTORS = 256
-"""For the store, logs, git and the pipes of agents."""
+KEPT_DESCRIPTORS = 1_024
+"""For plain requests, the store, git and the pipes of agents."""
 
 
 class LimitSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """No person meets these. Each has an error of its own, or a close code."""
 
-    connections: Annotated[int, Meta(ge=16, le=60_000)] = 10_000
-    """Of every kind and of all users; never more than the system has descriptors for."""
+    sockets: Annotated[int, Meta(ge=1, le=60_000)] = 10_000
+    """Of all users; never more than the system has descriptors for."""
     strangers: Count = 64
     """Sockets that may wait for the ticket of their `hello`."""
     sockets_per_user: Count = 32
@@ -74,13 +74,14 @@ def wire_limits(limits: LimitSettings) -> Limits:
     )
 
 
-def connections(limits: LimitSettings) -> int:
-    """How many connections the server takes: as many as the settings say, or as few as there are
+def most_sockets(limits: LimitSettings) -> int:
+    """How many sockets the server takes: as many as the settings say, or as few as there are
     descriptors for. Asks the system for all that it gives."""
-    most = max(16, descriptors() - KEPT_DESCRIPTORS)
-    if most < limits.connections:
-        log.warning("few_descriptors", connections=most, wanted=limits.connections)
-    return min(most, limits.connections)
+    given = descriptors()
+    most = max(given - KEPT_DESCRIPTORS, given // 2)
+    if most < limits.sockets:
+        log.warning("few_descriptors", sockets=most, wanted=limits.sockets, descriptors=given)
+    return min(most, limits.sockets)
 
 
 def descriptors() -> int:

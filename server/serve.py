@@ -19,10 +19,9 @@ from server import logs
 from server.app import Podium, opened
 from server.channel.ws_check import misfit
 from server.channel.ws_protocol import PaneConfig, PaneProtocol
-from server.http.bounded import HEAD_BYTES
-from server.http.door import door
+from server.http.bounded import HEAD_BYTES, bounded
 from server.http.sign_in import local_token
-from server.limits import LimitSettings, connections
+from server.limits import LimitSettings
 from server.local import ServerFile
 from server.logs import logger
 from server.ports import StoreError
@@ -113,7 +112,7 @@ async def configured(
         log_config=None,
         access_log=False,
         lifespan="off",
-        http=door(connections(limits)),
+        http=bounded(),  # type: ignore[arg-type] # it is called, and nothing else
         h11_max_incomplete_event_size=2 * HEAD_BYTES,
         ws=PaneProtocol if fault is None else "websockets-sansio",
         ws_max_size=MAX_MESSAGE,

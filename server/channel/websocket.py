@@ -16,10 +16,11 @@ from protocol.ids import UserId
 from server.channel.commands import Commands
 from server.channel.delivery import Delivery
 from server.channel.outbox import Stalled, outbox_of
+from server.channel.waiting import Flag
 from server.http.answers import refusal
 from server.http.sign_in import Refused, SignIn
 from server.http.tickets import Tickets
-from server.limits import HEARTBEAT_SECONDS, LimitSettings, wire_limits
+from server.limits import HEARTBEAT_SECONDS, LimitSettings, most_sockets, wire_limits
 from server.logs import logger
 from server.ports import Clock, Hub, Store, StoreUnavailable
 from server.stopping import Gate, return_times
@@ -32,6 +33,8 @@ CLOSE_SECONDS = 10.0
 """So long a close may wait for a peer that reads slowly."""
 MAX_CONTROL = 2_048
 """Control frames that may wait for one socket; more means that its reader is dead."""
+BEATS_AT_ONCE = 100
+"""Heartbeats between two looks at what else there is to do."""
 CLOSE_AT_ONCE, CLOSE_PAUSE, CLOSE_ROUNDS = 50, 0.05, 80
 """At a stop so many sockets are closed at once, with a pause behind them; and more at once when
 that would take more rounds."""
@@ -71,6 +74,7 @@ class Channel:
         self._gate = gate
         self._limits = limits
         self._wire_limits = wire_limits(limits)
+        self._most = most_sockets(limits)
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -96,11 +100,22 @@ class Channel:
             await websocket.accept(subprotocol=SUBPROTOCOL)
             if user is not None:
                 session.send(self._hello(user))
+                session.forget_request()
             await session.serve()
         finally:
             del self._sessions[session]
             if not self._sessions:
                 self._empty.set()
+
+    async def beat(self) -> None:
+        """Queue a heartbeat on every socket every HEARTBEAT_SECONDS: one clock for all of them."""
+        while True:
+            await self._clock.sleep(HEARTBEAT_SECONDS)
+            at = rfc3339(self._clock.now())
+            for number, session in enumerate(list(self._sessions)):
+                await session.beat(at)
+                if number % BEATS_AT_ONCE == 0:
+                    await asyncio.sleep(0)
 
     async def drain(self) -> None:
         """Tell every client that the server stops and when to come back, then close the sockets
@@ -132,6 +147,8 @@ class Channel:
 
     def _admit(self, websocket: WebSocket) -> UserId | None:
         self._gate.check()
+        if len(self._sessions) >= self._most:
+            raise Refused(503, ErrorCode.BUSY, "the server has no room", hint="come back later")
         headers = Headers(scope=websocket.scope)
         user = self._sign_in.identify_socket(headers, websocket.cookies)
         limits = self._limits
@@ -160,7 +177,8 @@ class Channel:
 
 
 class Session:
-    """One socket. Its tasks are its own: reader, writer, heartbeat, and commands under way."""
+    """One socket. Its tasks are its own: the reader, which is that of the request, the writer, and
+    commands under way."""
 
     def __init__(
         self,
@@ -182,7 +200,7 @@ class Session:
         self._commands = commands
         self._clock = clock
         self._connection = Connection(limits, now=clock.monotonic(), authenticated=user is not None)
-        self._wake = asyncio.Event()
+        self._wake = Flag()
         self._delivery = Delivery(self._connection, store=store, hub=hub, wake=self._wake.set)
         self._control: deque[ControlFrame] = deque()
         self._closing: CloseCode | None = None
@@ -200,6 +218,10 @@ class Session:
         self._closing = code
         self._wake.set()
 
+    def forget_request(self) -> None:
+        """Who is signed in is asked for no header and no cookie any more; a pane keeps none."""
+        self._websocket.scope["headers"].clear()
+
     def abort(self) -> None:
         """End the socket at once, whatever it was sent and has not taken."""
         self._outbox.abort()
@@ -209,12 +231,10 @@ class Session:
         code = CloseCode.GOING_AWAY
         try:
             async with asyncio.TaskGroup() as group:
-                others = [group.create_task(self._beat())]
-                reader = group.create_task(self._read(group))
-                others.append(group.create_task(self._write()))
+                group.create_task(self._write())
                 if self._user is None:
                     group.create_task(self._expire())
-                await asyncio.wait([reader, others[1]], return_when=asyncio.FIRST_COMPLETED)
+                await self._read(group)
                 raise _Ended
         except* (_Ended, WebSocketDisconnect, RuntimeError):
             # The client has left, or sending raced the close: there is nobody left to tell.
@@ -277,6 +297,7 @@ class Session:
             self._connection.sign_in()
             self.send(FlowRunAck(id=command.id))
             self.send(hello)
+            self.forget_request()
 
     async def _expire(self) -> None:
         """A socket that is not signed in in time is closed."""
@@ -306,7 +327,7 @@ class Session:
                 more = await self._round()
                 await self._outbox.flush()
                 if ending:
-                    return
+                    raise _Ended
 
     async def _round(self) -> bool:
         """Fill the outbox; True when there may be more already."""
@@ -321,11 +342,12 @@ class Session:
             await self._outbox.flush()
             raise
 
-    async def _beat(self) -> None:
-        while True:
-            await self._clock.sleep(HEARTBEAT_SECONDS)
-            at = rfc3339(self._clock.now())
+    async def beat(self, at: str) -> None:
+        """Queue a heartbeat."""
+        try:
             self.send(await self._delivery.heartbeat(at))
+        except StoreUnavailable:
+            self.end(CloseCode.OVERLOADED)
 
 
 def _too_many() -> Refused:

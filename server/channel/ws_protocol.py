@@ -23,6 +23,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from protocol.errors import CLOSE_RULES, CloseCode
+from server.channel.waiting import Flag, Inbox
 
 EXTENSION = "podium.frames"
 MAX_FRAGMENTS = 64
@@ -47,6 +48,10 @@ class TooManyFragments(Exception):
     """Ends the parser of a connection."""
 
 
+def too_many(fragments: int, most: int) -> bool:
+    return fragments > most
+
+
 class CountingServer(ServerProtocol):
     """Counts the fragments of a message while they are parsed: one that has too many fails the
     connection before they are kept, however many of them came in one packet."""
@@ -57,7 +62,7 @@ class CountingServer(ServerProtocol):
     def recv_frame(self, frame: Frame) -> None:
         if frame.opcode in _DATA:
             self.fragments += 1
-            if self.fragments > self.max_fragments:
+            if too_many(self.fragments, self.max_fragments):
                 self.fail(CloseCode.TOO_LARGE, CLOSE_RULES[CloseCode.TOO_LARGE].reason)
                 self.parser_exc = TooManyFragments()
                 return
@@ -82,6 +87,9 @@ class PaneProtocol(WebSocketsSansIOProtocol):
         if isinstance(self.config, PaneConfig):
             self.conn.max_fragments = self.config.max_fragments  # type: ignore[attr-defined]
         self.refused = False
+        # Most panes are idle, and these are what they would mostly consist of.
+        self.queue = Inbox()  # type: ignore[assignment] # as much of a Queue as is used
+        self.writable = Flag(on=True)  # type: ignore[assignment] # likewise of an Event
 
     # --- for the application ----------------------------------------------------------------------
 
@@ -188,7 +196,11 @@ class PaneProtocol(WebSocketsSansIOProtocol):
 
     async def send(self, message: Any) -> None:
         await super().send(message)
-        if message["type"] == "websocket.close" and self.close_timer is not None:
+        if message["type"] == "websocket.accept":
+            # The scope has all of it. The parser, which waits for frames, holds the request too.
+            self.request.headers.clear()
+            self.request = self.response = None  # type: ignore[assignment]
+        elif message["type"] == "websocket.close" and self.close_timer is not None:
             self._free_in(self.close_timeout)
         elif message["type"] == "websocket.http.response.body" and self.close_sent:
             # A refusal completes a handshake, too; else each stranger is an error in the log.

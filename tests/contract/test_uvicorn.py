@@ -93,6 +93,10 @@ def broken(*_: Any) -> Any:
 def nothing(*_: Any) -> Any: ...
 
 
+def never(*_: Any) -> bool:
+    return False
+
+
 @pytest.mark.parametrize(
     ("owner", "name", "otherwise", "said"),
     [
@@ -105,7 +109,8 @@ def nothing(*_: Any) -> Any: ...
         (WebSocketsSansIOProtocol, "data_received", broken, "AttributeError: it has another name"),
         (CountingServer, "recv_frame", Protocol.recv_frame, "no refusal with 4413"),
         (PaneProtocol, "_free_in", nothing, "a refusal does not linger"),
-        (ws_protocol, "MAX_FRAGMENTS", 63, "in many fragments is refused"),
+        (CountingServer, "max_fragments", 63, "in many fragments is refused"),
+        (ws_protocol, "too_many", never, "no refusal with 4413"),
     ],
 )
 async def test_the_check_sees_what_is_otherwise(

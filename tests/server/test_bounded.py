@@ -12,8 +12,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from server import serve
 from server.channel.ws_protocol import PaneProtocol
-from server.http import bounded, door
+from server.http import bounded
 from server.http.bounded import HEAD_BYTES
 from tests.server.harness import TOKEN, WAIT_SECONDS, House, house
 
@@ -50,7 +51,7 @@ async def home(tmp_path: Path) -> AsyncIterator[House]:
 
 @pytest.fixture
 def unguarded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "bounded", lambda: AutoHTTPProtocol)
+    monkeypatch.setattr(serve, "bounded", lambda: AutoHTTPProtocol)
 
 
 class Peer:

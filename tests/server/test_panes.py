@@ -449,7 +449,7 @@ async def test_a_flood_of_fragments_is_refused(
             await peer.ended()
         await watch.until(lambda: protocol in watch.lost)
         # The control: without the cap every one of them is kept.
-        monkeypatch.setattr(ws_protocol, "MAX_FRAGMENTS", 1_000_000)
+        monkeypatch.setattr(ws_protocol, "too_many", lambda fragments, most: False)
         async with raw_peer(home.url) as peer:
             protocol = next(it for it in connections(home) if it is not protocol)
             await peer.send(flood + frame(PING))
