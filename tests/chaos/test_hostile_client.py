@@ -26,9 +26,20 @@ FRAMES, HANDSHAKES, MESSAGES, REQUESTS, PATHS = 50_000, 10_000, 100_000, 3_000, 
 FLOODS, FRAGMENTS = 20, 100_000
 """Sessions, and fragments in each."""
 MEMORY = 5 * 1024 * 1024
-LIVE = Pace(target=10_000_000, at_once=2, pause=0.1, size=100)
+FULL = Pace(target=8_000, at_once=250, size=1_000)
+"""More than the server keeps at hand of a live run and of its store: it has all the memory that it
+needs for those."""
+LIVE = Pace(target=10_000_000, at_once=2, pause=0.2, size=100)
 """What the healthy see meanwhile."""
 AT_ONCE = 16
+UNLIMITED = LimitSettings(
+    sockets_per_user=1_000,
+    request_burst=10_000,
+    requests_per_second=10_000,
+    launch_burst=10_000,
+    launches_per_second=10_000,
+)
+"""Of one user, who is everybody here; the limits of single sockets are the usual ones."""
 CALM_SECONDS = 60.0
 """For the last connections to end: they linger for 2 s."""
 
@@ -61,10 +72,12 @@ async def calm(server: Served, before: Standing) -> Standing:
 async def watched(place: Path) -> AsyncIterator[tuple[Served, list[Viewer]]]:
     """A server, and healthy panes beside what comes; they must have seen everything, and never have
     been cut off."""
-    async with served(place, pace=LIVE) as server:
+    async with served(place, pace=FULL, limits=UNLIMITED) as server:
         run_id = await server.launch()
+        await server.published(FULL.target)
         async with viewing(Place(server.url), run_id, 3) as healthy:
             await all_live(healthy)
+            await server.pace(LIVE)
             yield server, list(healthy)
             await server.pace(Pace(ends=True))
             await all_finished(healthy)
@@ -152,7 +165,7 @@ async def slow(server: Served) -> None:
 @pytest.mark.timeout(900)
 async def test_nothing_that_comes_breaks_the_server(tmp_path: Path) -> None:
     async with watched(tmp_path) as (server, _):
-        await attack(server, part=0.02, seed=1)
+        await attack(server, part=0.05, seed=1)
         before = await calm(server, await standing(server))
         async with asyncio.TaskGroup() as group:
             talking = group.create_task(chatter(server))
