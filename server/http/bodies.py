@@ -3,7 +3,7 @@
 from typing import TypeVar
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.rest import InvalidRequest
@@ -24,15 +24,19 @@ async def json_body(request: Request) -> bytes:
             f"the body is `{kind[:100]}`",
             hint="send JSON with Content-Type: application/json",
         )
+    if int(request.headers.get("content-length", "0")) > MAX_BODY:
+        raise _too_large()
     chunks: list[bytes] = []
     size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > MAX_BODY:
-            raise ProtocolError(
-                ErrorCode.TOO_LARGE, f"the body is larger than {MAX_BODY} bytes", field="body"
-            )
-        chunks.append(chunk)
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > MAX_BODY:
+                raise _too_large()
+            chunks.append(chunk)
+    except ClientDisconnect:
+        # Nobody reads this; but it is no failure of ours.
+        raise ProtocolError(ErrorCode.BAD_MESSAGE, "the body has no end", field="body") from None
     return b"".join(chunks) or b"{}"
 
 
@@ -42,3 +46,11 @@ def decode(body: bytes, kind: type[T]) -> T:
         return msgspec.json.decode(body, type=kind)
     except msgspec.DecodeError as error:
         raise InvalidRequest.from_decoding("invalid body", error) from error
+    except RecursionError:
+        raise InvalidRequest("invalid body", ["the JSON is nested too deeply"], {}) from None
+
+
+def _too_large() -> ProtocolError:
+    return ProtocolError(
+        ErrorCode.TOO_LARGE, f"the body is larger than {MAX_BODY} bytes", field="body"
+    )
