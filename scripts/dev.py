@@ -29,6 +29,8 @@ BUILD = ROOT / "build"
 LOCK = ROOT / "requirements.lock"
 AGENT = ROOT / "server" / "agents" / "qwen"
 AGENT_FILES = ("package.json", "package-lock.json")
+PEERS = ROOT / "benchmarks" / "peers"
+INSTALLED_PEERS = BUILD / "peers"
 STAMP = VENV / ".podium-installed"
 CHECKS = ROOT / "scripts" / "checks.py"
 MIN_PYTHON = (3, 11)
@@ -151,9 +153,27 @@ def wheel(arguments: Sequence[str]) -> None:
 
 
 def bench(arguments: Sequence[str]) -> None:
-    """measure; prints ratios and figures"""
+    """measure; --help says what there is"""
     install([])
     run(str(PYTHON), "-m", "benchmarks", *arguments)
+
+
+def bench_peers(arguments: Sequence[str]) -> None:
+    """install what the benchmarks compare with, pinned, below build/"""
+    install([])
+    node = INSTALLED_PEERS / "node"
+    node.mkdir(parents=True, exist_ok=True)
+    for name in AGENT_FILES:
+        shutil.copy(PEERS / name, node / name)
+    say("installing Node's peers")
+    npm(VENV, node, "ci")
+    python = INSTALLED_PEERS / "venv" / "bin" / "python"
+    if not runs(python, "import pip"):
+        run(sys.executable, "-m", "venv", "--clear", str(python.parents[1]))
+    say("installing Python's peers")
+    hashed = ("--require-hashes", "-r", str(PEERS / "peers.lock"))
+    run(str(python), "-m", "pip", "--disable-pip-version-check", "install", *hashed, "-qq")
+    say("`make bench` measures them, too, from now on")
 
 
 def lock(arguments: Sequence[str]) -> None:
@@ -208,12 +228,13 @@ TARGETS = {
     "check": check,
     "wheel": wheel,
     "bench": bench,
+    "bench-peers": bench_peers,
     "soak": soak,
     "bump-qwen": bump_qwen,
     "lock": lock,
     "clean": clean,
 }
-BARE = ("install", "check", "wheel", "clean")
+BARE = ("install", "check", "wheel", "bench-peers", "clean")
 """These pass nothing on: what follows them is a mistake, to be told and not dropped."""
 
 
