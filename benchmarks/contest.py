@@ -21,8 +21,10 @@ DELIVERIES = 32_000
 """Of one saturated pass."""
 PACED_MARKS = 2_000
 CHUNKS = {10: 32, 100: 16}
-"""Messages that leave together at most; two such chunks are under way. A flush tick of 25 ms holds
-25 at 1,000 frames a second."""
+"""Messages that whoever joins writes together. A flush tick of 25 ms has 25 at 1,000 frames a
+second. Two chunks are under way, for everyone."""
+JOINING = (who.BATCH, who.JOINED, who.UVLOOP)
+"""Whoever does not is given one message when all readers have had one."""
 SLOW = (who.CHANNELS,)
 """Whoever cannot deliver so many in a second is not paced."""
 UNPACED = (who.EACH, who.JOINED, who.UVLOOP, *SLOW)
@@ -64,7 +66,7 @@ def contest(
             turn = number % len(readers)
             for name, reader in readers[turn:] + readers[:turn]:
                 if name not in UNSATURATED:
-                    done = reader.saturated(marks, chunk)
+                    done = reader.saturated(marks, 2 * chunk, chunk if name in JOINING else 1)
                     take(results.saturated, name, done, first=number == 0)
                 if paced and name not in UNPACED:
                     done = reader.paced(options.count(PACED_MARKS, 2 * chunk), per_second)

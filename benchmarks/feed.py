@@ -7,11 +7,21 @@ Nothing but the standard library: servers of other environments import this, too
 import asyncio
 import json
 import os
+import socket
 import sys
 from collections.abc import Callable
 
 ROOM = 65_536
 """Bytes that are read at once."""
+
+
+def listener() -> socket.socket:
+    """A socket that listens. It says that it is TCP, or asyncio would leave Nagle's algorithm on: messages
+    would wait 40 ms for each other, and cost half as much."""
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    bound.bind(("127.0.0.1", 0))
+    bound.listen(4_096)
+    return bound
 
 
 def announce(port: int, **how: object) -> None:

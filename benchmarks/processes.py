@@ -131,9 +131,10 @@ class Readers:
             self.stop()
             raise
 
-    def saturated(self, marks: int, chunk: int) -> Pass:
-        """As fast as the slowest reader allows, with two chunks under way."""
-        return self._pass(f"saturated {marks} {chunk}")
+    def saturated(self, marks: int, window: int, step: int) -> Pass:
+        """As fast as the slowest reader allows: `window` messages are under way, and `step` more
+        follow when it has had so many."""
+        return self._pass(f"saturated {marks} {window} {step}")
 
     def paced(self, marks: int, per_second: int) -> Pass:
         """Each message at its time, whatever the readers have."""

@@ -10,10 +10,10 @@
  * LINE (in turn, with "#" replaced by the mark; "." without any). BUFFER is SO_RCVBUF, 0 the
  * system's own. On stdin, a line each; the answer to each is one line of JSON:
  *
- *   saturated MARKS CHUNK   two chunks are under way; the next one follows when all have the first
- *   paced MARKS PER_SECOND  each at its time, whatever the readers have
- *   read MARKS              publish nothing: wait until every socket has had so many in all
- *   stall                   read nothing any more
+ *   saturated MARKS WINDOW STEP   WINDOW are under way, and STEP follow when all have STEP more
+ *   paced MARKS PER_SECOND        each at its time, whatever the readers have
+ *   read MARKS                    publish nothing: wait until every socket has had so many in all
+ *   stall                         read nothing any more
  *
  * `cpu` is what the process PID used meanwhile, kernel included; `p50`, `p99`, `max` are the
  * microseconds from the line to each socket.
@@ -172,6 +172,7 @@ static void feed(uint64_t count) {
     static char text[1 << 18];
     size_t size = 0;
     uint64_t now = nanoseconds(CLOCK_MONOTONIC);
+    if (!line_count && count > sizeof text) fail("too much to ask for at once", "");
     for (uint64_t i = 0; i < count; i++) {
         sent_at[++fed % SENT] = now;
         if (!line_count) text[size++] = '.';
@@ -245,21 +246,23 @@ static void begin(uint64_t *began, uint64_t *cpu) {
     *cpu = nanoseconds(server_clock), *began = nanoseconds(CLOCK_MONOTONIC);
 }
 
-static void saturated(uint64_t count, uint64_t chunk) {
-    uint64_t began, cpu, first = fed, end = fed + count;
-    if (chunk == 0 || 2 * chunk > SENT) fail("not such a chunk", "");
+static void saturated(uint64_t count, uint64_t window, uint64_t step) {
+    uint64_t began, cpu, end = fed + count;
+    if (step == 0 || window < step || window > SENT) fail("not such a window", "");
     begin(&began, &cpu);
-    set_goal(first + chunk < end ? first + chunk : end);
-    feed(2 * chunk < count ? 2 * chunk : count);
+    set_goal(step < count ? fed + step : end);
+    feed(window < count ? window : count);
     for (;;) {
+        uint64_t more = 0;
         while (at_goal == reader_count) {
             if (goal == end) {
                 report(began, cpu);
                 return;
             }
-            set_goal(goal + chunk < end ? goal + chunk : end);
-            if (fed < end) feed(end - fed < chunk ? end - fed : chunk);
+            set_goal(end - goal > step ? goal + step : end);
+            more += step;
         }
+        feed(end - fed < more ? end - fed : more);
         look(NULL);
     }
 }
@@ -296,12 +299,12 @@ static void stall(void) {
 static void obey(void) {
     static char text[COMMAND];
     char word[16];
-    unsigned long long one = 0, two = 0;
+    unsigned long long one = 0, two = 0, three = 0;
     ssize_t got = read(STDIN_FILENO, text, sizeof text - 1);
     if (got <= 0) exit(0);
     text[got] = 0;
-    sscanf(text, "%15s %llu %llu", word, &one, &two);
-    if (!strcmp(word, "saturated")) saturated(one, two);
+    sscanf(text, "%15s %llu %llu %llu", word, &one, &two, &three);
+    if (!strcmp(word, "saturated")) saturated(one, two, three);
     else if (!strcmp(word, "paced")) paced(one, two);
     else if (!strcmp(word, "read")) read_only(one);
     else if (!strcmp(word, "stall")) stall();

@@ -2,7 +2,6 @@
 uvicorn (which is the faster one; daphne took half as much again). On uvloop where it is there."""
 
 import asyncio
-import socket
 from typing import Any
 
 import django
@@ -11,7 +10,7 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.layers import get_channel_layer
 from django.conf import settings
 
-from benchmarks.feed import announce, asked
+from benchmarks.feed import announce, asked, listener
 from benchmarks.frames import payload
 from benchmarks.loops import fastest
 
@@ -56,14 +55,14 @@ async def main() -> None:
     django.setup()
     sender = Sender()
     sending = asyncio.create_task(sender.send())
-    with socket.create_server(("127.0.0.1", 0), backlog=4_096) as listener:
+    with listener() as bound:
         config = uvicorn.Config(
             Pane.as_asgi(), log_config=None, access_log=False, lifespan="off",
             ws="websockets-sansio", ws_per_message_deflate=False,
         )  # fmt: skip
         asked(sender.publish)
-        announce(listener.getsockname()[1])
-        await uvicorn.Server(config).serve(sockets=[listener])
+        announce(bound.getsockname()[1])
+        await uvicorn.Server(config).serve(sockets=[bound])
     await sending
 
 

@@ -2,13 +2,12 @@
 once for all. On uvloop where it is there."""
 
 import asyncio
-import socket
 from typing import Any
 
 import socketio
 import uvicorn
 
-from benchmarks.feed import announce, asked
+from benchmarks.feed import announce, asked, listener
 from benchmarks.frames import payload
 from benchmarks.loops import fastest
 
@@ -44,15 +43,15 @@ async def main() -> None:
     server.on("connect", connected)
     emitter = Emitter(server)
     emitting = asyncio.create_task(emitter.emit())
-    with socket.create_server(("127.0.0.1", 0), backlog=4_096) as listener:
+    with listener() as bound:
         config = uvicorn.Config(
             socketio.ASGIApp(server), log_config=None, access_log=False, lifespan="off",
             ws="websockets-sansio", ws_per_message_deflate=False,
         )  # fmt: skip
         asked(emitter.publish)
         path = "/socket.io/?EIO=4&transport=websocket"
-        announce(listener.getsockname()[1], path=path, say=["40"])
-        await uvicorn.Server(config).serve(sockets=[listener])
+        announce(bound.getsockname()[1], path=path, say=["40"])
+        await uvicorn.Server(config).serve(sockets=[bound])
     await emitting
 
 

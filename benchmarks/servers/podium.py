@@ -198,7 +198,7 @@ async def main() -> None:
                 working += publish(podium, given.way)
             tell_at_signal(lines, lag)
             gc.freeze()
-            announce(port, **way_in(run_id))
+            announce(port, **way_in(run_id, data))
             await serving
             for task in working:
                 task.cancel()
@@ -214,7 +214,7 @@ def publish(podium: Podium, way: str) -> list[asyncio.Task[None]]:
     return [asyncio.create_task(ready.each() if way == "each" else ready.ready())]
 
 
-def way_in(run_id: str) -> dict[str, Any]:
+def way_in(run_id: str, data: Path) -> dict[str, Any]:
     """How a socket follows the run from now on."""
     headers = [f"Authorization: Bearer {TOKEN}", "Sec-WebSocket-Protocol: podium.v1"]
     subscribe = {"type": "subscribe", "id": "1", "run_id": run_id, "tail": 0}
@@ -225,6 +225,7 @@ def way_in(run_id: str) -> dict[str, Any]:
         "ready": "flow_run_caught_up",
         "run_id": run_id,
         "token": TOKEN,
+        "data": str(data),
     }
 
 

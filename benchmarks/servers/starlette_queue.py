@@ -2,14 +2,13 @@
 message. The message is encoded once; uvicorn is set up as podium sets it up."""
 
 import asyncio
-import socket
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
-from benchmarks.feed import announce, asked
+from benchmarks.feed import announce, asked, listener
 from benchmarks.frames import payload
 
 WAITING = 1_024
@@ -52,14 +51,14 @@ class Broadcast:
 async def main() -> None:
     broadcast = Broadcast()
     app = Starlette(routes=[WebSocketRoute("/", broadcast.endpoint)])
-    with socket.create_server(("127.0.0.1", 0), backlog=4_096) as listener:
+    with listener() as bound:
         config = uvicorn.Config(
             app, log_config=None, access_log=False, lifespan="off",
             ws="websockets-sansio", ws_per_message_deflate=False,
         )  # fmt: skip
         asked(broadcast.publish)
-        announce(listener.getsockname()[1])
-        await uvicorn.Server(config).serve(sockets=[listener])
+        announce(bound.getsockname()[1])
+        await uvicorn.Server(config).serve(sockets=[bound])
 
 
 if __name__ == "__main__":
