@@ -5,26 +5,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 
-class Row(NamedTuple):
-    name: str
-    target: str
-    measured: str
-    good: bool
-    loose: str = ""
-    """The bound past which the whole run fails."""
-    failed: bool = False
-    values: tuple[float, ...] = ()
-    """Of each pass, in the target's unit."""
-    limit: float | None = None
-    """The target as a number."""
-
-    @property
-    def verdict(self) -> str:
-        if self.failed:
-            return "FAILED"
-        return "good" if self.good else "misses its target"
-
-
 class Bound(NamedTuple):
     """A target and the loose bound beside it: most, or least, that may be measured."""
 
@@ -40,6 +20,25 @@ class Bound(NamedTuple):
         return value >= limit if self.least else value <= limit
 
 
+class Row(NamedTuple):
+    name: str
+    target: str
+    measured: str
+    good: bool
+    loose: str = ""
+    """The bound past which the whole run fails."""
+    failed: bool = False
+    values: tuple[float, ...] = ()
+    """Of each pass, in the target's unit."""
+    bound: Bound | None = None
+
+    @property
+    def verdict(self) -> str:
+        if self.failed:
+            return "FAILED"
+        return "good" if self.good else "misses its target"
+
+
 def bounded(name: str, values: Sequence[float], bound: Bound, *, more: str = "") -> Row:
     """A row of the median of its passes, which is what is judged."""
     middle = statistics.median(values)
@@ -51,7 +50,7 @@ def bounded(name: str, values: Sequence[float], bound: Bound, *, more: str = "")
         loose=bound.said(bound.loose),
         failed=not bound.holds(middle, bound.loose),
         values=tuple(values),
-        limit=bound.target,
+        bound=bound,
     )
 
 
