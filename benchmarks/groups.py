@@ -11,6 +11,7 @@ from benchmarks.many import many_rows
 from benchmarks.options import Options
 from benchmarks.pipeline import pipeline_rows
 from benchmarks.relay import relay_rows
+from benchmarks.replay import replay_rows
 from benchmarks.rows import Row
 from benchmarks.snapshot import snapshot_rows
 from benchmarks.starts import launch_rows, start_rows
@@ -28,6 +29,7 @@ GROUPS = {
     "pipeline": Group("an agent's line: parsed, committed, on ten panes", pipeline_rows),
     "many": Group("a thousand watchers of one run, five thousand idle sockets", many_rows),
     "viewers": Group("what readers notice of those who stop reading", viewer_rows),
+    "replay": Group("a long run out of the log, to one socket", replay_rows),
     "list": Group("a page of a long run list", listing_rows),
     "start": Group("the server's start, size, stop and imports", start_rows),
     "launch": Group("from a launch to the first agent's process", launch_rows),

@@ -21,6 +21,8 @@ from protocol.resources import Run, Step
 T = TypeVar("T")
 
 FLOW_NAME_MAX = 100
+LIST_LIMIT = 100
+"""Runs in one answer of the run list, and rows of a live one."""
 QUESTION_MAX = 64_000
 MODEL_MAX = 200
 

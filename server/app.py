@@ -132,7 +132,13 @@ def _assemble(
         store=rooms.store, launcher=launcher, runner=runner, catalogue=rooms.catalogue
     )
     tickets = Tickets(rooms.clock)
-    events = Events(store=rooms.store, hub=hub, clock=rooms.clock, sign_in=sign_in)
+    events = Events(
+        store=rooms.store,
+        hub=hub,
+        clock=rooms.clock,
+        sign_in=sign_in,
+        stall_seconds=settings.stall_seconds,
+    )
     channel = Channel(
         store=rooms.store,
         hub=hub,
@@ -156,7 +162,9 @@ def _assemble(
     routes = [
         *rest.routes(),
         *events.routes(),
-        *LogRoutes(store=rooms.store, sign_in=sign_in).routes(),
+        *LogRoutes(
+            store=rooms.store, sign_in=sign_in, stall_seconds=settings.stall_seconds
+        ).routes(),
         WebSocketRoute("/api/ws", channel.endpoint),
         Route("/healthz", _healthz),
         Route("/readyz", _readyz(rooms, channel)),

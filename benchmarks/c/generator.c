@@ -12,7 +12,6 @@
  *
  *   saturated MARKS WINDOW STEP   WINDOW are under way, and STEP follow when all have STEP more
  *   paced MARKS PER_SECOND        each at its time, whatever the readers have
- *   read MARKS                    publish nothing: wait until every socket has had so many in all
  *   stall                         read nothing any more
  *
  * `cpu` is what the process PID used meanwhile, kernel included; `p50`, `p99`, `max` are the
@@ -94,7 +93,6 @@ static void take_mark(struct reader *one, uint64_t mark, uint64_t now) {
     }
     one->last = mark, marks++;
     if (mark == goal) at_goal++;
-    if (mark > fed) return; /* not ours: a replay */
     if (delay_count == delay_room) {
         delay_room = delay_room ? 2 * delay_room : 1 << 16;
         delays = realloc(delays, delay_room * sizeof *delays);
@@ -281,15 +279,6 @@ static void paced(uint64_t count, uint64_t per_second) {
     report(began, cpu);
 }
 
-static void read_only(uint64_t count) {
-    uint64_t began, cpu;
-    begin(&began, &cpu);
-    for (int i = 0; i < reader_count; i++) marks += readers[i].last;
-    set_goal(count);
-    while (at_goal < reader_count) look(NULL);
-    report(began, cpu);
-}
-
 static void stall(void) {
     for (int i = 0; i < reader_count; i++) epoll_ctl(poll_fd, EPOLL_CTL_DEL, readers[i].fd, NULL);
     printf("{\"stalled\": %d}\n", reader_count);
@@ -306,7 +295,6 @@ static void obey(void) {
     sscanf(text, "%15s %llu %llu %llu", word, &one, &two, &three);
     if (!strcmp(word, "saturated")) saturated(one, two, three);
     else if (!strcmp(word, "paced")) paced(one, two);
-    else if (!strcmp(word, "read")) read_only(one);
     else if (!strcmp(word, "stall")) stall();
     else fail("no such word: ", word);
 }

@@ -290,6 +290,9 @@ class Session:
                 await self._outbox.flush()
                 if ending:
                     return
+                if more:
+                    # A peer that takes everything at once must not keep the loop to itself.
+                    await asyncio.sleep(0)
 
     async def _round(self) -> bool:
         """Fill the outbox; True when there may be more already."""
@@ -298,7 +301,7 @@ class Session:
         if self._closing is not None:
             return False
         try:
-            return await self._delivery.pump(self._outbox)
+            return self._delivery.pump(self._outbox)
         except StoreUnavailable:
             # The answers that are ready are still owed.
             await self._outbox.flush()
@@ -308,7 +311,7 @@ class Session:
         while True:
             await self._clock.sleep(LIMITS.heartbeat_seconds)
             at = rfc3339(self._clock.now())
-            self.send(await self._delivery.heartbeat(at))
+            self.send(self._delivery.heartbeat(at))
 
 
 def _too_many() -> Refused:

@@ -14,7 +14,7 @@ from flows.report import markdown
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.ids import StepId, UserId
 from protocol.report import Report
-from protocol.rest import InvalidRequest, parse_launch, parse_list_query
+from protocol.rest import LIST_LIMIT, InvalidRequest, parse_launch, parse_list_query
 from server.access import visible_run
 from server.http.answers import invalid, json, refusal
 from server.http.asking import Handler, run_of, signed_in
@@ -25,7 +25,6 @@ from server.runs.launch import Launcher, LaunchRequest
 from server.runs.runner import Runner
 
 MAX_BODY = 1024 * 1024
-LIST_LIMIT = 100
 KEY_LIMIT = 200
 
 T = TypeVar("T")

@@ -43,11 +43,14 @@ HEADERS = {"content-type": "text/event-stream; charset=utf-8", "x-accel-bufferin
 class Events:
     """Every open event stream of this server."""
 
-    def __init__(self, *, store: Store, hub: Hub, clock: Clock, sign_in: SignIn) -> None:
+    def __init__(
+        self, *, store: Store, hub: Hub, clock: Clock, sign_in: SignIn, stall_seconds: float
+    ) -> None:
         self._store = store
         self._hub = hub
         self._clock = clock
         self._sign_in = sign_in
+        self._stall_seconds = stall_seconds
         self._open: dict[Stream, UserId] = {}
         self._draining = False
 
@@ -71,7 +74,12 @@ class Events:
         if stream.nothing_left:
             self._release(stream)
             return Response(status_code=204)
-        return Streamed(stream.write, headers=HEADERS, release=lambda: self._release(stream))
+        return Streamed(
+            stream.write,
+            headers=HEADERS,
+            stall_seconds=self._stall_seconds,
+            release=lambda: self._release(stream),
+        )
 
     async def drain(self) -> None:
         """Tell every reader that the server stops, and end its stream; abort what is left."""
@@ -110,7 +118,6 @@ class Stream:
         self._run_id = record.run.id
         self._query = query
         self._store = store
-        self._hub = hub
         self._clock = clock
         self._wake = asyncio.Event()
         self._connection = Connection(LIMITS, now=clock.monotonic())
@@ -172,8 +179,6 @@ class Stream:
 
     def close(self) -> None:
         self._delivery.close()
-        # A registration whose answer never came is not the delivery's to forget.
-        self._hub.forget(self._run_id, self._wake.set)
         self.ended.set()
 
     @property
@@ -188,7 +193,7 @@ class Stream:
             outbox.raw(HEARTBEAT)
         more = True
         while more and not self._stopping:
-            more = await self._delivery.pump(outbox)
+            more = self._delivery.pump(outbox)
             await outbox.flush()
 
     async def _beat(self) -> None:

@@ -18,7 +18,7 @@ from protocol.frames import (
     FlowRunStepStatus,
     StoredFrame,
 )
-from protocol.ids import RunId, Seq, StepId
+from protocol.ids import RunId, StepId
 from protocol.plan import FlowPlan, PlannedStep
 from protocol.resources import Project, ReportRef
 from protocol.states import RunStatus, StepStatus, move_run, move_step
@@ -34,6 +34,7 @@ from server.ports import (
     StoreUnavailable,
 )
 from server.stores import migrate, pages, rows
+from server.stores.log_reader import LogReader, whole
 from server.stores.reads import Reads, known
 from server.stores.writer import Tick, Writer
 
@@ -73,6 +74,8 @@ class SqliteStore(Reads):
                 aiosqlite.connect(f"file:{self._path}?mode=ro", uri=True, isolation_level=None)
             )
             self._reader.row_factory = sqlite3.Row
+            self._log_reader = LogReader(self._path)
+            self._stack.push_async_callback(self._log_reader.close)
         except (sqlite3.Error, OSError) as error:
             await self._stack.aclose()
             raise StoreUnavailable(f"{self._path} cannot be used: {error}") from error
@@ -287,13 +290,7 @@ class SqliteStore(Reads):
         if row is None:
             return False
         run_id = RunId(row["id"])
-        found = await self.all_rows(
-            "SELECT seq, outline, data FROM flow_frames WHERE run_id = ? ORDER BY seq", run_id
-        )
-        entries = [
-            LogEntry(run_id, Seq(it["seq"]), it["data"], bool(it["outline"])) for it in found
-        ]
-        folded = await asyncio.to_thread(pages.fold, entries)
+        folded = await self._log_reader.run(lambda db: list(pages.fold(whole(db, run_id))))
 
         async def write(tick: Tick) -> None:
             await tick.db.executemany(

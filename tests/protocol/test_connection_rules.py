@@ -242,7 +242,7 @@ def test_every_message_has_exactly_one_outcome(
 
 def test_a_connection_follows_only_so_many_runs() -> None:
     connection = connected()
-    following = Following(sent=Seq(0), target=Seq(0), detail=Detail.FULL)
+    following = Following(sent=Seq(0), head=Seq(0), shown_head=Seq(0), detail=Detail.FULL)
     for run_id in (RUN_ID, RunId("other")):
         connection.check_room(run_id)
         connection.following[run_id] = following

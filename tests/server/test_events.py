@@ -13,7 +13,7 @@ from starlette.types import Message
 from server.channel import websocket
 from server.http import sse, streamed
 from server.world import SystemClock
-from tests.server.harness import TOKEN, House, house
+from tests.server.harness import TOKEN, WAIT_SECONDS, House, house
 from tests.server.readers import Event, Talker, altered, events_of, reading, stored
 
 
@@ -252,11 +252,10 @@ async def test_a_reader_that_stalls_is_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, aborting: bool
 ) -> None:
     """The second is the negative control: a close waits for the same full buffer."""
-    monkeypatch.setattr(streamed, "STALL_SECONDS", 0.2)
     monkeypatch.setattr(streamed, "CUT_SECONDS", 0.2)
     if not aborting:
         monkeypatch.setattr(streamed.Outlet, "abort", lambda self: self._transport.close())
-    async with house(tmp_path, agent=Talker(LARGE)) as home:
+    async with house(tmp_path, agent=Talker(LARGE), stall_seconds=0.2) as home:
         run_id = await home.launch()
         whole = await home.end_of(run_id)
         with await stalled_reader(home, run_id) as peer:
@@ -298,12 +297,9 @@ class Slow:
 @pytest.mark.parametrize(
     ("sizes", "cut"), [([9, 8, 5, 4, 1], False), ([9, 8, 8, 4], True), ([9, 9, 1], True)]
 )
-async def test_a_reader_that_is_slow_is_not_cut(
-    monkeypatch: pytest.MonkeyPatch, sizes: list[int], *, cut: bool
-) -> None:
-    monkeypatch.setattr(streamed, "STALL_SECONDS", 0.001)
+async def test_a_reader_that_is_slow_is_not_cut(sizes: list[int], *, cut: bool) -> None:
     slow = Slow(sizes)
-    outlet = streamed.Outlet(slow.receive, slow.send)
+    outlet = streamed.Outlet(slow.receive, slow.send, stall_seconds=0.001)
     if cut:
         with pytest.raises(streamed.Stalled):
             await outlet.write(b"x")
@@ -315,11 +311,11 @@ async def test_a_stalled_reader_does_not_hold_up_a_stop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sse, "DRAIN_SECONDS", 0.2)
-    async with house(tmp_path, agent=Talker(LARGE)) as home:
+    async with house(tmp_path, agent=Talker(LARGE), stall_seconds=600.0) as home:
         run_id = await home.launch()
         await home.end_of(run_id)
         with await stalled_reader(home, run_id):
             (stream,) = open_streams(home)
             await home.podium.channel.drain()
-            async with asyncio.timeout(streamed.STALL_SECONDS / 2):
+            async with asyncio.timeout(WAIT_SECONDS):
                 await stream.ended.wait()
