@@ -18,7 +18,7 @@ from server.client import Client
 
 
 def agent_rows(options: Options) -> list[Row]:
-    seconds = options.count(4, 1)
+    seconds = options.size(4, 1)
     return [asyncio.run(agent_to_socket(rate, seconds)) for rate in (50, 1_000)]
 
 
@@ -26,7 +26,9 @@ async def agent_to_socket(rate: int, seconds: int) -> Row:
     """One agent that writes at a rate; each frame carries the time it was written."""
     with tempfile.TemporaryDirectory() as folder:
         project = tree(Path(folder) / "project")
-        async with stand_in(Path(folder) / "data", project, model=f"rate-{rate}-for-{seconds}") as bench:
+        async with stand_in(
+            Path(folder) / "data", project, model=f"rate-{rate}-for-{seconds}"
+        ) as bench:
             delays = await watched(bench)
     p50, p99 = statistics.median(delays), statistics.quantiles(delays, n=100)[98]
     measured = f"p50 {p50 * 1000:.0f} ms, p99 {p99 * 1000:.0f} ms, {len(delays)} frames"

@@ -58,10 +58,14 @@ def contest(
 ) -> Results:
     results = Results(panes, {}, {})
     chunk = CHUNKS[panes]
-    marks = options.count(DELIVERIES // panes // chunk * chunk, 3 * chunk)
+    marks = options.size(DELIVERIES // panes // chunk * chunk, 3 * chunk)
     per_second = PACED_PER_SECOND // panes
     with ExitStack() as stack:
-        readers = [(one.name, opened(stack, generator, one, panes)) for one in everyone]
+        servers = [stack.enter_context(Server(one.command)) for one in everyone]
+        readers = [
+            (one.name, stack.enter_context(Readers(generator, server, panes)))
+            for one, server in zip(everyone, servers, strict=True)
+        ]
         for number in range(options.passes + 1):
             turn = number % len(readers)
             for name, reader in readers[turn:] + readers[:turn]:
@@ -69,14 +73,9 @@ def contest(
                     done = reader.saturated(marks, 2 * chunk, chunk if name in JOINING else 1)
                     take(results.saturated, name, done, first=number == 0)
                 if paced and name not in UNPACED:
-                    done = reader.paced(options.count(PACED_MARKS, 2 * chunk), per_second)
+                    done = reader.paced(options.size(PACED_MARKS, 2 * chunk), per_second)
                     take(results.paced, name, done, first=number == 0)
     return results
-
-
-def opened(stack: ExitStack, generator: Path, one: Entrant, panes: int) -> Readers:
-    server = stack.enter_context(Server(one.command))
-    return stack.enter_context(Readers(generator, server, panes))
 
 
 def take(passes: dict[str, list[Pass]], name: str, done: Pass, *, first: bool) -> None:

@@ -16,8 +16,8 @@ ROOM = 65_536
 
 
 def listener() -> socket.socket:
-    """A socket that listens. It says that it is TCP, or asyncio would leave Nagle's algorithm on: messages
-    would wait 40 ms for each other, and cost half as much."""
+    """A socket that listens. It says that it is TCP, or asyncio would leave Nagle's algorithm on:
+    messages would wait 40 ms for each other, and cost half as much."""
     bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.bind(("127.0.0.1", 0))
     bound.listen(4_096)

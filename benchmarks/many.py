@@ -25,13 +25,13 @@ def many_rows(options: Options) -> list[Row]:
 
 
 def watched(options: Options) -> list[Row]:
-    count = options.count(WATCHERS, 40)
+    count = options.size(WATCHERS, 40)
     with podium(options) as server:
         settle(server, options)
         before = server.resident()
         with readers(options, server, count, lines=MERGING) as watching:
             held = (server.resident() - before) / count / 1000
-            marks = options.count(SECONDS * PER_SECOND, 10)
+            marks = options.size(SECONDS * PER_SECOND, 10)
             passes = [watching.paced(marks, PER_SECOND) for _ in range(options.passes + 1)][1:]
     name = f"{count:,} sockets watch one run, {PER_SECOND} deltas/s"
     delays = [it.p99 / 1000 for it in passes]
@@ -45,8 +45,8 @@ def watched(options: Options) -> list[Row]:
 
 def idle(options: Options) -> list[Row]:
     """As many sockets as the system lets a process have, at most IDLE, over a beat of each."""
-    count = options.count(min(IDLE, files() - SPARE_FILES), 40)
-    seconds = options.count(BEAT_SECONDS, 1)
+    count = options.size(min(IDLE, files() - SPARE_FILES), 40)
+    seconds = options.size(BEAT_SECONDS, 1)
     with podium(options) as server:
         settle(server, options)
         before = server.resident()
@@ -66,9 +66,7 @@ def podium(options: Options) -> Server:
     return Server(module("servers.podium", "lines", str(options.place)))
 
 
-def readers(
-    options: Options, server: Server, count: int, *, lines: Sequence[str] = ()
-) -> Readers:
+def readers(options: Options, server: Server, count: int, *, lines: Sequence[str] = ()) -> Readers:
     return Readers(compiled("generator", options.place), server, count, lines=lines)
 
 

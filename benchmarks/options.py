@@ -12,7 +12,7 @@ class Options(NamedTuple):
     place: Path
     """A folder that is thrown away."""
 
-    def count(self, full: int, tiny: int) -> int:
+    def size(self, full: int, tiny: int) -> int:
         return tiny if self.tiny else full
 
 

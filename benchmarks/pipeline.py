@@ -1,6 +1,7 @@
 """The rows about an agent's line on its way: parsed, committed, published to the panes."""
 
 import json
+import statistics
 from collections.abc import Sequence
 from contextlib import ExitStack
 
@@ -32,31 +33,36 @@ MERGING = [line("text")]
 
 def pipeline_rows(options: Options) -> list[Row]:
     generator = compiled("generator", options.place)
+    place = str(options.place)
     with ExitStack() as stack:
 
-        def opened(name: str, *words: str, lines: Sequence[str]) -> tuple[Server, Readers]:
-            command = module(f"servers.{name}", *words, str(options.place))
-            server = stack.enter_context(Server(command))
-            return server, stack.enter_context(Readers(generator, server, PANES, lines=lines))
+        def started(name: str, *words: str) -> Server:
+            return stack.enter_context(Server(module(f"servers.{name}", *words)))
 
-        _, naive = opened("naive", lines=ALTERNATING)
-        podium, ours = opened("podium", "lines", lines=ALTERNATING)
-        _, merged = opened("podium", "lines", lines=MERGING)
+        def reading(server: Server, lines: Sequence[str]) -> Readers:
+            return stack.enter_context(Readers(generator, server, PANES, lines=lines))
+
+        servers = [started("naive", place), *(started("podium", "lines", place) for _ in range(2))]
+        podium = started("podium", "lines", place, "--look")
+        naive, ours = (reading(it, ALTERNATING) for it in servers[:2])
+        merged = reading(servers[2], MERGING)
+        looked_at = reading(podium, ALTERNATING)
         shares, merges, micros, commits, lags = [], [], [], [], []
-        marks = options.count(SECONDS * PER_SECOND, 100)
+        marks = options.size(SECONDS * PER_SECOND, 100)
         for number in range(options.passes + 1):
             theirs = naive.paced(marks, PER_SECOND).cpu
-            podium.told()
             mine = ours.paced(marks, PER_SECOND).cpu
-            seen = podium.told()
             text = merged.paced(marks, PER_SECOND).cpu
+            podium.told()
+            looked_at.paced(marks, PER_SECOND)
+            seen = podium.told()
             if number > 0:  # the first one warms
                 shares.append(mine / theirs)
                 merges.append(text / theirs)
                 micros.append(theirs / marks * 1e6)
                 commits.append(seen["commit"] * 1000)
                 lags.append(seen["lag"] * 1000)
-    middle = sorted(micros)[len(micros) // 2]
+    middle = statistics.median(micros)
     name = f"agent's line → parsed, committed, at {PANES} panes, {PER_SECOND:,} lines/s"
     return [
         bounded(
@@ -66,5 +72,5 @@ def pipeline_rows(options: Options) -> list[Row]:
         told("  the same with texts that go on, as agents write them", merges),
         bounded(f"frame made → committed, {PER_SECOND:,} frames/s, p99", commits,
                 Bound(100, 200, "ms")),
-        bounded(f"loop lag meanwhile, p99 of looks every 5 ms", lags, Bound(20, 40, "ms")),
+        bounded("loop lag meanwhile, p99 of looks every 5 ms", lags, Bound(20, 40, "ms")),
     ]  # fmt: skip

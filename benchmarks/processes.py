@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -57,11 +58,12 @@ class Server:
         )
         self.pid = self._process.pid
         pinned(self.pid, 0)
-        try:
-            self.how: dict[str, Any] = self.line(START_SECONDS)
-        except BaseException:
-            self.stop()
-            raise
+
+    @cached_property
+    def how(self) -> dict[str, Any]:
+        """What it says of how to connect, once it does; raises Broken. Several may start at once
+        until they are asked."""
+        return self.line(START_SECONDS)
 
     @property
     def feed(self) -> int:

@@ -65,7 +65,7 @@ def relay_rows(options: Options) -> list[Row]:
             loose="≤ 4 ms",
             failed=added.median > 0.004,
         )
-        for added in asyncio.run(first_token(options.count(ROUNDS, 10)))
+        for added in asyncio.run(first_token(options.size(ROUNDS, 10)))
     ]
 
 

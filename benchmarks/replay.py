@@ -73,7 +73,7 @@ def replay_rows(options: Options) -> list[Row]:
 
 
 def rows_of(options: Options, *, folded: bool) -> list[Row]:
-    frames = options.count(FRAMES, 2_000)
+    frames = options.size(FRAMES, 2_000)
     found = asyncio.run(replayed(frames, options.passes, folded=folded))
     cost = statistics.median(found.cpu) * 1e6
     name = f"replay of {frames:,} frames{' that are folded' if folded else ''}"
@@ -193,7 +193,7 @@ async def serve(folder: Path) -> None:
 
     async def resting(*words: object, **options: object) -> None: ...
 
-    app.keep_house = resting
+    app.keep_house = resting  # type: ignore[attr-defined] # it is the name that app calls
     settings = Settings(data=str(folder), port=0, token=TOKEN)
     with listen(settings) as listener:
         async with app.opened(settings, token=TOKEN, projects=[], agent=Nobody()) as podium:

@@ -25,12 +25,10 @@ PASSES = 5
 
 
 def snapshot_rows(options: Options) -> list[Row]:
-    return measured(files=options.count(FILES, 200), passes=options.count(PASSES, 1))
+    return measured(files=options.size(FILES, 200), passes=options.size(PASSES, 1))
 
 
-def measured(
-    below: Path | None = None, *, files: int = FILES, passes: int = PASSES
-) -> list[Row]:
+def measured(below: Path | None = None, *, files: int = FILES, passes: int = PASSES) -> list[Row]:
     """Interleaved passes; each one checks the tree out, pins it for the first time, pins it again,
     and looks at the copy and the repository twice as an attempt does."""
     with tempfile.TemporaryDirectory(dir=below, ignore_cleanup_errors=True) as folder:
@@ -45,8 +43,14 @@ def measured(
     others = ("edited", "restart", "first look", "two looks")
     return [
         Row(f"git checkout-index, {files:,} files", "", millis(took["git"]), True),
-        Row(f"pin of {files:,} files, the first time", "≤ 2 ×",
-            f"{shown}, {millis(took['first'])}", ratio <= 2, loose="≤ 4 ×", failed=ratio > 4),
+        Row(
+            f"pin of {files:,} files, the first time",
+            "≤ 2 ×",
+            f"{shown}, {millis(took['first'])}",
+            ratio <= 2,
+            loose="≤ 4 ×",
+            failed=ratio > 4,
+        ),
         Row("pin, the first time, CPU", "", f"{busy}, {millis(took['first, CPU'])}", True),
         Row("pin, the same tree again", "≤ 50 ms", millis(took["again"]), again <= 0.05),
         Row("pin, the same tree again, CPU", "", millis(took["again, CPU"]), True),

@@ -25,12 +25,12 @@ STARTS = 5
 
 
 def start_rows(options: Options) -> list[Row]:
-    starts = options.count(STARTS, 1)
+    starts = options.size(STARTS, 1)
     return [*asyncio.run(start_and_size(starts)), imports(starts)]
 
 
 def launch_rows(options: Options) -> list[Row]:
-    return [asyncio.run(launch_to_process(options.count(STARTS, 1)))]
+    return [asyncio.run(launch_to_process(options.size(STARTS, 1)))]
 
 
 def imports(count: int) -> Row:

@@ -30,6 +30,7 @@ LOCK = ROOT / "requirements.lock"
 AGENT = ROOT / "server" / "agents" / "qwen"
 AGENT_FILES = ("package.json", "package-lock.json")
 PEERS = ROOT / "benchmarks" / "peers"
+PEER_LOCK = PEERS / "peers.lock"
 INSTALLED_PEERS = BUILD / "peers"
 STAMP = VENV / ".podium-installed"
 CHECKS = ROOT / "scripts" / "checks.py"
@@ -171,21 +172,23 @@ def bench_peers(arguments: Sequence[str]) -> None:
     if not runs(python, "import pip"):
         run(sys.executable, "-m", "venv", "--clear", str(python.parents[1]))
     say("installing Python's peers")
-    hashed = ("--require-hashes", "-r", str(PEERS / "peers.lock"))
+    hashed = ("--require-hashes", "-r", str(PEER_LOCK))
     run(str(python), "-m", "pip", "--disable-pip-version-check", "install", *hashed, "-qq")
     say("`make bench` measures them, too, from now on")
 
 
 def lock(arguments: Sequence[str]) -> None:
-    """resolve the dependencies anew into requirements.lock"""
+    """resolve the dependencies anew, into requirements.lock and the peers' lock"""
     # Of what is installed it needs uv alone, so it also mends a lock that is lost or broken.
     if not (BIN / "uv").exists():
         install([])
-    run(
-        str(BIN / "uv"), "pip", "compile", "pyproject.toml", "--all-extras", "--universal",
-        "--python-version", "3.11", "--generate-hashes", "--no-annotate", "--no-header",
-        "--no-emit-index-url", "--no-emit-find-links", "--quiet", "-o", str(LOCK), *arguments,
-    )  # fmt: skip
+    peers = PEERS / "peers.in"
+    for source, locked in ((["pyproject.toml", "--all-extras"], LOCK), ([str(peers)], PEER_LOCK)):
+        run(
+            str(BIN / "uv"), "pip", "compile", *source, "--universal",
+            "--python-version", "3.11", "--generate-hashes", "--no-annotate", "--no-header",
+            "--no-emit-index-url", "--no-emit-find-links", "--quiet", "-o", str(locked), *arguments,
+        )  # fmt: skip
     run(str(PYTHON), str(CHECKS))
 
 

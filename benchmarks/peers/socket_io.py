@@ -34,7 +34,9 @@ class Emitter:
 
 
 async def main() -> None:
-    server = socketio.AsyncServer(async_mode="asgi", cors_allowed_origins=[], http_compression=False)
+    server = socketio.AsyncServer(
+        async_mode="asgi", cors_allowed_origins=[], http_compression=False
+    )
 
     async def connected(sid: str, *_: object) -> None:
         await server.enter_room(sid, ROOM)
