@@ -29,6 +29,9 @@ BUILD = ROOT / "build"
 LOCK = ROOT / "requirements.lock"
 AGENT = ROOT / "server" / "agents" / "qwen"
 AGENT_FILES = ("package.json", "package-lock.json")
+PEERS = ROOT / "benchmarks" / "peers"
+PEER_LOCK = PEERS / "peers.lock"
+INSTALLED_PEERS = BUILD / "peers"
 STAMP = VENV / ".podium-installed"
 CHECKS = ROOT / "scripts" / "checks.py"
 MIN_PYTHON = (3, 11)
@@ -158,21 +161,41 @@ def wheel(arguments: Sequence[str]) -> None:
 
 
 def bench(arguments: Sequence[str]) -> None:
-    """measure; prints ratios and figures"""
+    """measure; --help says what there is"""
     install([])
     run(str(PYTHON), "-m", "benchmarks", *arguments)
 
 
+def bench_peers(arguments: Sequence[str]) -> None:
+    """install what the benchmarks compare with, pinned, below build/"""
+    install([])
+    node = INSTALLED_PEERS / "node"
+    node.mkdir(parents=True, exist_ok=True)
+    for name in AGENT_FILES:
+        shutil.copy(PEERS / name, node / name)
+    say("installing Node's peers")
+    npm(VENV, node, "ci")
+    python = INSTALLED_PEERS / "venv" / "bin" / "python"
+    if not runs(python, "import pip"):
+        run(sys.executable, "-m", "venv", "--clear", str(python.parents[1]))
+    say("installing Python's peers")
+    hashed = ("--require-hashes", "-r", str(PEER_LOCK))
+    run(str(python), "-m", "pip", "--disable-pip-version-check", "install", *hashed, "-qq")
+    say("`make bench` measures them, too, from now on")
+
+
 def lock(arguments: Sequence[str]) -> None:
-    """resolve the dependencies anew into requirements.lock"""
+    """resolve the dependencies anew, into requirements.lock and the peers' lock"""
     # Of what is installed it needs uv alone, so it also mends a lock that is lost or broken.
     if not (BIN / "uv").exists():
         install([])
-    run(
-        str(BIN / "uv"), "pip", "compile", "pyproject.toml", "--all-extras", "--universal",
-        "--python-version", "3.11", "--generate-hashes", "--no-annotate", "--no-header",
-        "--no-emit-index-url", "--no-emit-find-links", "--quiet", "-o", str(LOCK), *arguments,
-    )  # fmt: skip
+    peers = PEERS / "peers.in"
+    for source, locked in ((["pyproject.toml", "--all-extras"], LOCK), ([str(peers)], PEER_LOCK)):
+        run(
+            str(BIN / "uv"), "pip", "compile", *source, "--universal",
+            "--python-version", "3.11", "--generate-hashes", "--no-annotate", "--no-header",
+            "--no-emit-index-url", "--no-emit-find-links", "--quiet", "-o", str(locked), *arguments,
+        )  # fmt: skip
     run(str(PYTHON), str(CHECKS))
 
 
@@ -215,12 +238,13 @@ TARGETS = {
     "check": check,
     "wheel": wheel,
     "bench": bench,
+    "bench-peers": bench_peers,
     "soak": soak,
     "bump-qwen": bump_qwen,
     "lock": lock,
     "clean": clean,
 }
-BARE = ("install", "check", "wheel", "clean")
+BARE = ("install", "check", "wheel", "bench-peers", "clean")
 """These pass nothing on: what follows them is a mistake, to be told and not dropped."""
 
 
