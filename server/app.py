@@ -2,7 +2,6 @@
 
 import asyncio
 import mimetypes
-import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -10,39 +9,36 @@ from functools import partial
 from pathlib import Path
 
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Mount, Route, WebSocketRoute
-from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flows import registry
 from server import __version__
 from server.addresses import path_of
+from server.admission import require_settings_for_all
 from server.agent import agent_of
-from server.agents.copies.trees import PinnedTrees
 from server.channel.commands import Commands
 from server.channel.hub import MemoryHub
 from server.channel.traffic import Traffic
 from server.channel.websocket import Channel
 from server.endpoints import models_of, roles_of
-from server.guards import problems_of_several, unknown_roles
-from server.http.answers import json
+from server.guards import unknown_roles
 from server.http.asking import signed_in
 from server.http.entrance import Entrance
+from server.http.health import Health
 from server.http.log import LogRoutes
+from server.http.page import Page, SafeHeaders
 from server.http.peers import Peers
 from server.http.public import BelowPath
 from server.http.rest import Rest
 from server.http.sessions import Sessions
-from server.http.sign_in import SignIn, local_token, places_of
+from server.http.sign_in import SignIn, places_of
 from server.http.sse import Events
 from server.http.tickets import Tickets
 from server.http.users import UserRoutes
 from server.logs import logger
 from server.memory import available_memory
 from server.metrics import LoopLag, Metrics
-from server.ports import AgentRunner, AgentUnavailable, Clock, Ids
+from server.ports import AgentRunner, Clock, Ids
 from server.rates import Rates
 from server.runs.housekeeping import keep_house
 from server.runs.launch import Launcher
@@ -53,20 +49,14 @@ from server.runs.unseen import stop_unseen
 from server.settings import Settings, SettingsError
 from server.stopping import Gate
 from server.stores.sqlite import SqliteStore
+from server.trees import cleaned_trees_of
 from server.users.accounts import Accounts, Ground
 from server.users.audit import Audit
-from server.users.directory import Directory
 from server.users.tokens import kept_secret
 from server.users.visits import Visits
 from server.world import RandomIds, SystemClock, boot_id
 
 log = logger(__name__)
-
-WEB = Path(__file__).parent / "web"
-CONTENT_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src data:; base-uri 'self'; form-action 'none'; frame-ancestors 'none'"
-)
 
 
 class Podium:
@@ -119,7 +109,7 @@ async def opened(
     ids: Ids = RandomIds()
     hub = MemoryHub()
     agent = agent or agent_of(settings, clock=clock)
-    trees = await asyncio.to_thread(_trees, settings)
+    trees = await asyncio.to_thread(cleaned_trees_of, settings)
     catalogue = await asyncio.to_thread(registry.load)
     misnamed = unknown_roles(settings, roles_of(catalogue))
     if misnamed:
@@ -138,7 +128,7 @@ async def opened(
         stack.push_async_callback(trail.stop)
         ground = Ground(store, store, settings, clock, trees.check)
         accounts = await Accounts.opened(ground, token)
-        _require_settings_for_all(settings, accounts, agent)
+        require_settings_for_all(settings, accounts, agent)
         for path in projects:
             checked = await trees.check(path)
             await store.add_project(checked, checked.name or str(checked))
@@ -196,44 +186,6 @@ async def opened(
         stack.push_async_callback(_cancelled, beating)
         stack.push_async_callback(podium.under_way.stop)
         yield podium
-
-
-def _require_settings_for_all(settings: Settings, accounts: Accounts, agent: AgentRunner) -> None:
-    """Several users need what a single one does without; raises SettingsError."""
-
-    def several(directory: Directory) -> None:
-        if directory.others and settings.containment == "auto":
-            agent.require_containment()
-
-    others = accounts.directory.others
-    if others:
-        some = ", ".join([*others[:5], "…"] if others[5:] else others)
-        problems = problems_of_several(settings, f"podium has several users ({some})")
-        if problems:
-            raise SettingsError(problems)
-    several(accounts.directory)
-    accounts.changed.append(several)
-
-
-@asynccontextmanager
-async def opened_accounts(settings: Settings) -> AsyncIterator[tuple[Accounts, Audit]]:
-    """The accounts of DIR and its audit log, while no server runs on it. Raises StoreError when one
-    does."""
-    clock = SystemClock()
-    await asyncio.to_thread(settings.directory.mkdir, 0o700, parents=True, exist_ok=True)
-    boot = await asyncio.to_thread(boot_id)
-    trees = await asyncio.to_thread(_pinned_trees, settings)
-    token = await asyncio.to_thread(local_token, settings)
-    store = SqliteStore(
-        settings.directory, clock=clock, committed=lambda entries: None, boot_id=boot
-    )
-    async with store:
-        ground = Ground(store, store, settings, clock, trees.check)
-        trail = Audit(settings.directory, clock=clock)
-        try:
-            yield await Accounts.opened(ground, token), trail
-        finally:
-            await trail.stop()
 
 
 def _assemble(
@@ -312,9 +264,8 @@ def _assemble(
         ).routes(),
         WebSocketRoute("/api/ws", channel.endpoint),
         Route("/metrics", signed_in(sign_in, metrics.answer)),
-        Route("/healthz", _healthz),
-        Route("/readyz", _readyz(rooms, gate)),
-        Mount("/", _Page(directory=WEB, html=True, check_dir=False)),
+        *Health(rooms, gate, build=__version__).routes(),
+        Mount("/", Page()),
     ]
     app = Starlette(routes=routes)
     app.add_middleware(BelowPath, path=path_of(settings.public_url))
@@ -335,80 +286,3 @@ async def _cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
-
-
-class _Page(StaticFiles):
-    """The page. Pages of other sites may import its client, which is the same for everyone."""
-
-    def file_response(
-        self,
-        full_path: str | os.PathLike[str],
-        stat_result: os.stat_result,
-        scope: Scope,
-        status_code: int = 200,
-    ) -> Response:
-        response = super().file_response(full_path, stat_result, scope, status_code)
-        if Path(full_path).name == "client.js":
-            response.headers["access-control-allow-origin"] = "*"
-        return response
-
-
-class SafeHeaders:
-    """Pure ASGI middleware: every answer forbids foreign content, framing and sniffing."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [
-                    *message["headers"],
-                    (b"content-security-policy", CONTENT_POLICY.encode()),
-                    (b"x-content-type-options", b"nosniff"),
-                    (b"referrer-policy", b"no-referrer"),
-                    (b"cache-control", b"no-store"),
-                ]
-            await send(message)
-
-        await self.app(scope, receive, with_headers if scope["type"] == "http" else send)
-
-
-async def _healthz(request: Request) -> Response:
-    return json({"status": "ok", "build": __version__})
-
-
-def _readyz(rooms: Rooms, gate: Gate):  # type: ignore[no-untyped-def]
-    async def readyz(request: Request) -> Response:
-        """200 when requests are taken. Whether an agent can start is told beside it: a server
-        without one still shows its runs and says what is missing."""
-        if gate.closed:
-            return json({"status": "draining"}, 503)
-        return json({"status": "ready", "agent": await _agent_state(rooms)})
-
-    return readyz
-
-
-async def _agent_state(rooms: Rooms) -> dict[str, object]:
-    try:
-        version = await rooms.agent.check()
-    except AgentUnavailable as error:
-        return {"available": False, "reason": error.reason, "hint": error.hint}
-    if rooms.models.none:
-        return {"available": False, "reason": "no_endpoint", "hint": "run `podium setup`"}
-    return {"available": True, "version": version}
-
-
-def _trees(settings: Settings) -> PinnedTrees:
-    """The cache of pinned copies, without what a crash has left in it."""
-    trees = _pinned_trees(settings)
-    trees.clean()
-    return trees
-
-
-def _pinned_trees(settings: Settings) -> PinnedTrees:
-    return PinnedTrees(
-        settings.directory.resolve(),
-        limit=settings.trees_mib * 1024 * 1024,
-        roots=[Path(root).expanduser().resolve() for root in settings.project_roots],
-    )

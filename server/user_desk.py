@@ -16,7 +16,7 @@ from protocol.users import (
     UserKind,
     UserList,
 )
-from server.app import opened_accounts
+from server.admission import opened_accounts
 from server.cli import Fault
 from server.client import Client
 from server.http.users import login_url

@@ -1,0 +1,56 @@
+"""The composition root of the users alone: their accounts without a server, and what a server must
+have before it takes several."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from server.guards import problems_of_several
+from server.http.sign_in import local_token
+from server.ports import AgentRunner
+from server.settings import Settings, SettingsError
+from server.stores.sqlite import SqliteStore
+from server.trees import trees_of
+from server.users.accounts import Accounts, Ground
+from server.users.audit import Audit
+from server.users.directory import Directory
+from server.world import SystemClock, boot_id
+
+
+@asynccontextmanager
+async def opened_accounts(settings: Settings) -> AsyncIterator[tuple[Accounts, Audit]]:
+    """The accounts of DIR and its audit log, while no server runs on it. Raises StoreError when one
+    does."""
+    clock = SystemClock()
+    await asyncio.to_thread(settings.directory.mkdir, 0o700, parents=True, exist_ok=True)
+    boot = await asyncio.to_thread(boot_id)
+    trees = await asyncio.to_thread(trees_of, settings)
+    token = await asyncio.to_thread(local_token, settings)
+    store = SqliteStore(
+        settings.directory, clock=clock, committed=lambda entries: None, boot_id=boot
+    )
+    async with store:
+        ground = Ground(store, store, settings, clock, trees.check)
+        trail = Audit(settings.directory, clock=clock)
+        try:
+            yield await Accounts.opened(ground, token), trail
+        finally:
+            await trail.stop()
+
+
+def require_settings_for_all(settings: Settings, accounts: Accounts, agent: AgentRunner) -> None:
+    """Several users need what a single one does without, now and when the second one comes. Raises
+    SettingsError."""
+
+    def several(directory: Directory) -> None:
+        if directory.others and settings.containment == "auto":
+            agent.require_containment()
+
+    others = accounts.directory.others
+    if others:
+        some = ", ".join([*others[:5], "…"] if others[5:] else others)
+        problems = problems_of_several(settings, f"podium has several users ({some})")
+        if problems:
+            raise SettingsError(problems)
+    several(accounts.directory)
+    accounts.changed.append(several)

@@ -1,0 +1,22 @@
+"""The pinned copies that the settings ask for."""
+
+from pathlib import Path
+
+from server.agents.copies.trees import PinnedTrees
+from server.settings import Settings
+
+
+def trees_of(settings: Settings) -> PinnedTrees:
+    """The cache of pinned copies below DIR. Blocks: it looks the folders up."""
+    return PinnedTrees(
+        settings.directory.resolve(),
+        limit=settings.trees_mib * 1024 * 1024,
+        roots=[Path(root).expanduser().resolve() for root in settings.project_roots],
+    )
+
+
+def cleaned_trees_of(settings: Settings) -> PinnedTrees:
+    """The same, without what a crash has left in it: only for the one server of DIR."""
+    trees = trees_of(settings)
+    trees.clean()
+    return trees
