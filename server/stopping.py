@@ -16,6 +16,8 @@ BASE_MS = 1_000
 """Nobody comes back sooner: the next server has to start."""
 PER_CLIENT_MS, MIN_WINDOW_MS, MAX_WINDOW_MS = 10, 1_000, 30_000
 """The window in which clients come back: at most 100 of them a second, up to 3,000 clients."""
+DRAIN_SECONDS = 2.0
+"""So long clients may take what is left for them, before they are cut off."""
 EXIT_SECONDS = 14.0
 """From the first signal on; whoever waits for the server to end kills it after 15 s or more."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT)

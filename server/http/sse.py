@@ -28,13 +28,12 @@ from protocol.frames import (
 from protocol.ids import Gen, Seq, UserId
 from protocol.rest import LogQuery, parse_log_query
 from server.channel.delivery import Delivery
-from server.channel.websocket import DRAIN_SECONDS
 from server.http.asking import guest_of, run_of, signed_in
 from server.http.sign_in import SignIn
 from server.http.streamed import Outlet, Streamed
 from server.limits import HEARTBEAT_SECONDS, LimitSettings, wire_limits
 from server.ports import Batch, Clock, Hub, RunRecord, Store
-from server.stopping import Gate, return_times
+from server.stopping import DRAIN_SECONDS, Gate, return_times
 from server.users.audit import Deed
 
 HEARTBEAT = b": heartbeat\n\n"
@@ -104,8 +103,7 @@ class Events:
 
     async def drain(self) -> None:
         """Tell every reader that the server stops and when to come back, and end its stream; cut
-        off who does not take it."""
-        self._gate.close()
+        off who does not take it. The gate is closed."""
         streams = list(self._open)
         for stream, retry_after_ms in zip(streams, return_times(len(streams)), strict=True):
             stream.stop(retry_after_ms)

@@ -12,7 +12,7 @@ from protocol.frames import FlowRunHeartbeat
 from protocol.ids import RunId
 from protocol.states import StepStatus
 from server import serve
-from server.channel import delivery, websocket
+from server.channel import delivery, session
 from server.channel.hub import MemoryHub
 from server.channel.outbox import FramedOutbox
 from server.channel.ws_protocol import CountingServer, PaneProtocol
@@ -49,7 +49,7 @@ def never_abort(change: pytest.MonkeyPatch) -> None:
     """A stalled socket is closed, as ASGI can: that waits for what the peer does not take."""
     change.setattr(PaneProtocol, "abort", lambda it: None)
     change.setattr(PaneProtocol, "_free_in", lambda it, seconds: None)
-    change.setattr(websocket, "CLOSE_SECONDS", 0.2)
+    change.setattr(session, "CLOSE_SECONDS", 0.2)
 
 
 def write_in_turn(change: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from protocol.connection import Handle
 from server.channel.commands import Commands
-from server.channel.websocket import Session
+from server.channel.session import Session
 from tests.server.harness import House, house
 from tests.server.raw_peer import CLOSE, PING, PONG, TEXT, RawPeer, frame, raw_peer
 

@@ -19,8 +19,10 @@ def main(data: str, project: str, texts: str) -> int:
     endpoint = EndpointSettings(base_url="http://127.0.0.1:9/v1", model="m")
     settings = Settings(data=data, port=0, token=TOKEN, endpoints={"default": endpoint})
     agent = Talker(int(texts))
-    websocket.DRAIN_SECONDS = 12.0
-    with patch.object(app, "agent_of", lambda settings, clock: agent):
+    with (
+        patch.object(websocket, "DRAIN_SECONDS", 12.0),
+        patch.object(app, "agent_of", lambda settings, clock: agent),
+    ):
         return asyncio.run(serve(settings, projects=[str(Path(project))], with_parent=False))
 
 

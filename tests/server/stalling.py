@@ -4,7 +4,7 @@ that cannot be written to for a moment can be written to again."""
 import asyncio
 
 from server.channel.outbox import FramedOutbox
-from server.channel.websocket import Session
+from server.channel.session import Session
 from server.channel.ws_protocol import PaneProtocol
 from tests.server.harness import House
 

@@ -15,7 +15,7 @@ from protocol.connection import ABUSE_SECONDS, HELLO_SECONDS, MAX_GARBAGE
 from protocol.errors import CLOSE_RULES, CloseCode, ErrorCode
 from protocol.frames import FlowRunAck, FlowRunError
 from server.channel.delivery import Delivery
-from server.channel.websocket import Session
+from server.channel.session import Session
 from server.limits import LimitSettings
 from server.ports import StoreUnavailable
 from server.world import SystemClock

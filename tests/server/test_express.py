@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from protocol.frames import Channel, FlowRunStepDelta
-from server.channel.websocket import Session
+from server.channel.session import Session
 from server.ports import AgentOrder, AgentResult, Emit
 from tests.fakes.agent import FakeAgent
 from tests.server.harness import house

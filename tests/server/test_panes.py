@@ -18,8 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from protocol.frames import FlowRunStepTool, ToolStatus
 from protocol.ids import Seq
 from server import serve
-from server.channel import websocket as channel
-from server.channel import ws_protocol
+from server.channel import session, ws_protocol
 from server.channel.outbox import LOOKS, FramedOutbox, Stalled
 from server.channel.ws_check import HANDSHAKE, SilentPeer
 from server.channel.ws_protocol import PaneProtocol
@@ -343,7 +342,7 @@ async def test_without_the_abort_they_stay(
         monkeypatch.setattr(PaneProtocol, "_free_in", lambda it, seconds: None)
     else:
         without_extension(monkeypatch)
-    monkeypatch.setattr(channel, "CLOSE_SECONDS", 0.2)
+    monkeypatch.setattr(session, "CLOSE_SECONDS", 0.2)
     agent = Talker()
     async with house(tmp_path, agent=agent, stall_seconds=0.3) as home, raw_peer(home.url) as peer:
         run_id = await home.launch()
@@ -406,7 +405,7 @@ async def test_a_peer_that_says_goodbye_and_does_not_read_is_freed(
     """uvicorn closes its end, which waits for what the peer never takes."""
     free_in = PaneProtocol._free_in
     monkeypatch.setattr(PaneProtocol, "_free_in", lambda it, seconds: free_in(it, seconds / 50))
-    monkeypatch.setattr(channel, "CLOSE_SECONDS", 0.2)
+    monkeypatch.setattr(session, "CLOSE_SECONDS", 0.2)
     agent = Talker()
     async with (
         house(tmp_path, agent=agent, stall_seconds=600.0) as home,

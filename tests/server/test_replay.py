@@ -10,7 +10,7 @@ import pytest
 
 from protocol.ids import RunId
 from server.channel.outbox import FramedOutbox
-from server.channel.websocket import Session
+from server.channel.session import Session
 from tests.contract.test_store import running
 from tests.server.harness import WAIT_SECONDS, House, house
 from tests.server.raw_peer import TEXT, RawPeer, frame, raw_peer

@@ -19,7 +19,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from server.channel import websocket
-from server.channel.websocket import Session
+from server.channel.session import Session
 from server.local import ServerFile, running_server
 from server.stopping import BASE_MS, MAX_WINDOW_MS, return_times
 from tests.server.harness import TOKEN, WAIT_SECONDS, House, Socket, house, repository

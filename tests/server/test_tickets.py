@@ -16,7 +16,7 @@ from protocol.errors import ErrorCode, ProtocolError
 from protocol.ids import UserId
 from protocol.users import UserKind
 from server import logs
-from server.channel.websocket import Session
+from server.channel.session import Session
 from server.http import tickets
 from server.http.sign_in import SignIn
 from server.http.tickets import MAX_OUTSTANDING, TICKET_SECONDS, Tickets
