@@ -42,6 +42,11 @@ def host_of(url: str) -> str:
     return urlsplit(url).netloc.rpartition("@")[2]
 
 
+def authority(host: str, port: int) -> str:
+    """A host and a port as a URL has them: an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def host_name(host: str) -> str:
     """The name of a Host header, without its port and brackets."""
     name, _, port = host.rpartition(":")

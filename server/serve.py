@@ -16,6 +16,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from protocol.errors import ProtocolError
 from server import logs
+from server.addresses import authority
 from server.app import Podium, opened
 from server.channel.ws_check import misfit
 from server.channel.ws_protocol import PaneConfig, PaneProtocol
@@ -230,5 +231,4 @@ def _find_the_dead(listener: socket.socket, stall_seconds: float) -> None:
 
 
 def _address(settings: Settings, listener: socket.socket) -> str:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"http://{host}:{listener.getsockname()[1]}"
+    return f"http://{authority(settings.host, listener.getsockname()[1])}"

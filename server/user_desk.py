@@ -16,6 +16,7 @@ from protocol.users import (
     UserKind,
     UserList,
 )
+from server.addresses import authority
 from server.admission import opened_accounts
 from server.cli import Fault
 from server.client import Client
@@ -141,16 +142,12 @@ class LocalDesk:
     def _with_link(self, admitted: Admitted) -> Admitted:
         """Port 0 is another one at each start, and a service has no browser."""
         settings = self._settings
-        base = settings.public_url or (settings.port and f"http://{_host(settings)}")
+        own = f"http://{authority(settings.host, settings.port)}" if settings.port else ""
+        base = settings.public_url or own
         if not base or admitted.user.kind is UserKind.SERVICE:
             return admitted
         link = login_url(base, admitted.token)
         return msgspec.structs.replace(admitted, login_url=link)
-
-
-def _host(settings: Settings) -> str:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"{host}:{settings.port}"
 
 
 def _path(name: str) -> str:

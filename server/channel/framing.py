@@ -4,12 +4,7 @@ import struct
 from collections.abc import Iterable, Sequence
 
 from protocol.ids import Seq
-from server.ports import Batch, LogEntry
-
-PAGE_BYTES = 256 * 1024
-"""A batch ends before it has more: so much is written to one reader at once."""
-HEADER_BYTES = 10
-"""At most, of one frame."""
+from server.ports import HEADER_BYTES, PAGE_BYTES, Batch, LogEntry
 
 _TEXT = 0x81
 """A whole text message: FIN, opcode 1, never compressed, never masked (RFC 6455, 5.2)."""

@@ -17,6 +17,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.addresses import authority
 from server.demo import wire
 from server.demo.script import next_turn
 from server.demo.wire import ChatRequest, Turn
@@ -154,7 +155,7 @@ async def _serve_on(
 def base_url(listener: socket.socket) -> str:
     """The address that clients are given for a listening socket."""
     host, port = listener.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+    return f"http://{authority(host, port)}/v1"
 
 
 async def _stop_when(stop: Callable[[], Awaitable[object]], server: uvicorn.Server) -> None:

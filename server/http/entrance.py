@@ -16,7 +16,8 @@ from server.http.bodies import decode, json_body
 from server.http.sign_in import SignIn
 from server.http.tickets import TICKET_SECONDS, Tickets
 from server.ports import StoreUnavailable
-from server.users.audit import OK, Deed, Entry
+from server.users.audit import Deed
+from server.users.deeds import entry_of
 from server.users.directory import Guest
 from server.world import rfc3339
 
@@ -49,15 +50,7 @@ class Entrance:
         self._tell(guest, Deed.SIGN_IN)
         response = json({"user_id": guest.user})
         cookie = self._sign_in.cookie.written(request.headers)
-        response.set_cookie(
-            cookie.name,
-            value,
-            max_age=seconds,
-            path=cookie.path,
-            httponly=True,
-            samesite="strict",
-            secure=cookie.secure,
-        )
+        response.set_cookie(cookie.name, value, max_age=seconds, **cookie.attributes)
         return response
 
     async def session(self, request: Request, user: UserId) -> Response:
@@ -87,13 +80,7 @@ class Entrance:
             return refusal(ProtocolError(ErrorCode.STORE_UNAVAILABLE, str(error)))
         response = Response(status_code=204)
         cookie = self._sign_in.cookie.written(request.headers)
-        response.delete_cookie(
-            cookie.name,
-            path=cookie.path,
-            httponly=True,
-            samesite="strict",
-            secure=cookie.secure,
-        )
+        response.delete_cookie(cookie.name, **cookie.attributes)
         return response
 
     async def ticket(self, request: Request, user: UserId) -> Response:
@@ -128,15 +115,7 @@ class Entrance:
         return self._sign_in.on_behalf(guest, name)
 
     def _tell(self, guest: Guest, deed: Deed) -> None:
-        entry = Entry(
-            what=deed,
-            who=guest.user,
-            outcome=OK,
-            peer=guest.peer,
-            way=guest.way,
-            token_id=guest.token or "",
-        )
-        self._sign_in.audit.tell(entry)
+        self._sign_in.audit.tell(entry_of(guest, deed))
 
 
 def _at(seconds: float | None) -> str | None:

@@ -5,7 +5,7 @@ path or take it off; both work, and so does asking the server directly.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -23,6 +23,16 @@ class Cookie(NamedTuple):
     name: str
     path: str
     secure: bool
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """To set it, and to delete it: a browser lets go of a cookie only under the same ones."""
+        return {
+            "path": self.path,
+            "secure": self.secure,
+            "httponly": True,
+            "samesite": "strict",
+        }
 
 
 class SessionCookie:

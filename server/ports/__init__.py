@@ -22,6 +22,8 @@ from server.ports.hub import (
     Hub,
 )
 from server.ports.store import (
+    HEADER_BYTES,
+    PAGE_BYTES,
     AttemptRecord,
     AttemptRef,
     Fenced,
@@ -54,6 +56,8 @@ from server.ports.world import (
 )
 
 __all__ = [
+    "HEADER_BYTES",
+    "PAGE_BYTES",
     "AgentFailure",
     "AgentFrame",
     "AgentOrder",

@@ -15,6 +15,12 @@ from protocol.states import RunStatus, StepStatus
 
 T = TypeVar("T")
 
+PAGE_BYTES = 256 * 1024
+"""A page or a batch ends before it has more, as it leaves over a WebSocket: so much is written to
+one reader at once."""
+HEADER_BYTES = 10
+"""At most, of one frame over a WebSocket."""
+
 
 class NewRun(Struct, frozen=True, kw_only=True):
     """A run to launch. `patches` are the frozen diffs by path that its briefs show."""
@@ -295,8 +301,8 @@ class Store(Protocol):
     async def page(
         self, run_id: RunId, *, after: Seq, outline: bool, make: Callable[[Page], T]
     ) -> T:
-        """The same as what `make` makes of it, in the thread that reads: at most 256 KiB as they
-        leave over a WebSocket, but at least one if there is one.
+        """The same as what `make` makes of it, in the thread that reads: at most
+        PAGE_BYTES as they leave over a WebSocket, but at least one if there is one.
 
         A few pages are read at once, whoever asks; the others wait their turn.
         """

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from protocol.ids import RunId, Seq
-from server.ports import LogEntry, StoreUnavailable
+from server.ports import HEADER_BYTES, PAGE_BYTES, LogEntry, StoreUnavailable
 from server.stores import pages
 
 T = TypeVar("T")
@@ -21,10 +21,6 @@ T = TypeVar("T")
 READERS = 2
 """So many pages are read at once, however many readers there are: that bounds the memory that
 reading takes, and leaves the other readers of the store their connection."""
-PAGE_BYTES = 256 * 1024
-"""As it leaves, over a WebSocket."""
-HEADER_BYTES = 10
-"""At most, of one frame over a WebSocket."""
 SCAN_FRAMES = 20_000
 """So many frames are looked at for one page of an outline."""
 CACHE_KIB = 512

@@ -1,4 +1,4 @@
-"""What the audit log says of the messages of a socket."""
+"""What the audit log says of guests: that they came, and what their messages did."""
 
 from protocol.commands import Cancel, Command, Finish, Launch, Rerun, Subscribe
 from protocol.frames import ControlFrame, FlowRunAck, FlowRunError
@@ -15,17 +15,23 @@ DEEDS: dict[type[Command], Deed] = {
 }
 
 
-def tell_sign_in(audit: Audit, guest: Guest) -> None:
-    """A socket was opened. A client that comes back again and again is told of once a while."""
-    entry = Entry(
-        what=Deed.SIGN_IN,
+def entry_of(guest: Guest, deed: Deed, *, outcome: str = OK, run_id: str = "") -> Entry:
+    """What a guest did, with all that is known of who that is."""
+    return Entry(
+        what=deed,
         who=guest.user,
-        outcome=OK,
+        outcome=outcome,
         peer=guest.peer,
         way=guest.way,
+        run_id=run_id,
         token_id=guest.token or "",
     )
-    audit.tell(entry, once=(Deed.SIGN_IN, guest.user, guest.peer, guest.way, guest.token))
+
+
+def tell_sign_in(audit: Audit, guest: Guest) -> None:
+    """Somebody came in. A client that comes back again and again is told of once a while."""
+    once = (Deed.SIGN_IN, guest.user, guest.peer, guest.way, guest.token)
+    audit.tell(entry_of(guest, Deed.SIGN_IN), once=once)
 
 
 def tell_command(
@@ -39,14 +45,6 @@ def tell_command(
     made = answer.run_id if isinstance(answer, FlowRunAck) else None
     asked: str = getattr(command, "run_id", "")
     run_id = made or asked
-    entry = Entry(
-        what=deed,
-        who=guest.user,
-        outcome=outcome,
-        peer=guest.peer,
-        way=guest.way,
-        run_id=run_id if is_uuid(run_id) else "",
-        token_id=guest.token or "",
-    )
+    entry = entry_of(guest, deed, outcome=outcome, run_id=run_id if is_uuid(run_id) else "")
     repeated = deed is Deed.VIEW or getattr(answer, "created", None) is False
     audit.tell(entry, once=(socket, deed, run_id, outcome) if repeated else None)

@@ -21,9 +21,8 @@ from protocol.states import RunStatus
 from server.channel import framing
 from server.channel import hub as hub_module
 from server.channel.delivery import Delivery
-from server.channel.framing import PAGE_BYTES
 from server.channel.outbox import Outbox
-from server.ports import AttemptRef, Batch, StoreUnavailable
+from server.ports import PAGE_BYTES, AttemptRef, Batch, StoreUnavailable
 from server.stores import log_reader
 from server.stores.log_reader import READERS
 from server.stores.sqlite import SqliteStore

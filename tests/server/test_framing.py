@@ -7,9 +7,9 @@ from websockets.frames import Frame, Opcode
 
 from protocol.ids import RunId, Seq
 from server.channel import hub as hub_module
-from server.channel.framing import PAGE_BYTES, framed, joined
+from server.channel.framing import framed, joined
 from server.channel.hub import MAX_RINGS, RING_FRAMES, MemoryHub
-from server.ports import Batch, LogEntry
+from server.ports import PAGE_BYTES, Batch, LogEntry
 
 RUN = RunId("run")
 NOBODY = RunId("nobody")
