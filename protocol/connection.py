@@ -11,11 +11,11 @@ Subscribing again puts a new Following in place of the old one: a shell that fin
 """
 
 from collections.abc import Sequence
-from math import ceil
 from typing import NamedTuple
 
 from msgspec import Struct
 
+from protocol.bucket import Bucket
 from protocol.codec import decode_command, id_of
 from protocol.commands import Command, Cursor, Detail, Hello
 from protocol.errors import BadMessage, CloseCode, ErrorCode, MessageTooLarge, ProtocolError
@@ -138,17 +138,11 @@ class Connection:
         self.following: dict[RunId, Following] = {}
         self.authenticated = authenticated
         self._limits = limits
-        self._opened = now
         self._greetable = True
         self._waiting: set[str] = set()
         self._garbage = 0
-        self._bucket = float(limits.burst)
-        self._refilled = now
+        self._bucket = Bucket(limits.burst, limits.per_second, now=now)
         self._abused_since: float | None = None
-
-    def expired(self, now: float) -> bool:
-        """Say whether the time for `hello` is over: close with 4401."""
-        return not self.authenticated and now - self._opened >= HELLO_SECONDS
 
     # --- messages -------------------------------------------------------------------------------
 
@@ -220,15 +214,9 @@ class Connection:
 
     def _allowed(self, now: float) -> bool:
         """Take one token of the bucket, if there is one."""
-        gained = (now - self._refilled) * self._limits.per_second
-        self._bucket = min(float(self._limits.burst), self._bucket + gained)
-        self._refilled = now
-        if self._bucket >= self._limits.burst / 2:
+        if self._bucket.left(now) >= self._limits.burst / 2:
             self._abused_since = None
-        if self._bucket < 1:
-            return False
-        self._bucket -= 1
-        return True
+        return self._bucket.take(now)
 
     def _too_fast(self, message: str | bytes, now: float) -> list[Effect]:
         if self._abused_since is None:
@@ -236,7 +224,7 @@ class Connection:
         error = ProtocolError(
             ErrorCode.RATE_LIMITED,
             f"more than {self._limits.per_second} messages a second",
-            retry_after_ms=max(1, ceil((1 - self._bucket) / self._limits.per_second * 1000)),
+            retry_after_ms=self._bucket.wait_ms(now),
         )
         effects: list[Effect] = [Send(error_frame(id_of(message), error))]
         if now - self._abused_since >= ABUSE_SECONDS:

@@ -1,7 +1,6 @@
 """How fast one user may do a thing: a bucket of tokens for each."""
 
-from math import ceil
-
+from protocol.bucket import Bucket
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.ids import UserId
 from server.ports import Clock
@@ -18,30 +17,29 @@ class Rates:
         self._burst = burst
         self._per_second = per_second
         self._clock = clock
-        self._buckets: dict[UserId, tuple[float, float]] = {}
-        """The tokens of each user, and when they were counted."""
+        self._buckets: dict[UserId, Bucket] = {}
         self.refused = 0
 
     def take(self, user: UserId) -> None:
         """Take a token. Raises ProtocolError when the user has none, with the time to wait."""
         now = self._clock.monotonic()
-        tokens = self._tokens(user, now)
-        if tokens < 1:
+        bucket = self._bucket(user, now)
+        if not bucket.take(now):
             self.refused += 1
             raise ProtocolError(
                 ErrorCode.RATE_LIMITED,
                 f"more than {self._per_second:g} {self._what} a second",
                 hint="wait, then ask again",
-                retry_after_ms=ceil((1 - tokens) / self._per_second * 1000),
+                retry_after_ms=bucket.wait_ms(now),
             )
+
+    def _bucket(self, user: UserId, now: float) -> Bucket:
+        found = self._buckets.get(user)
+        if found is not None:
+            return found
         if len(self._buckets) >= MANY_USERS:
             self._buckets = {
-                it: kept
-                for it, kept in self._buckets.items()
-                if self._tokens(it, now) < self._burst
+                it: bucket for it, bucket in self._buckets.items() if bucket.left(now) < self._burst
             }
-        self._buckets[user] = (tokens - 1, now)
-
-    def _tokens(self, user: UserId, now: float) -> float:
-        tokens, counted = self._buckets.get(user, (float(self._burst), now))
-        return min(float(self._burst), tokens + (now - counted) * self._per_second)
+        found = self._buckets[user] = Bucket(self._burst, self._per_second, now=now)
+        return found

@@ -6,8 +6,8 @@ is no guess and counts once; and a token that was good from an address before is
 
 from collections import OrderedDict
 from ipaddress import ip_address, ip_network
-from math import ceil
 
+from protocol.bucket import Bucket
 from server.ports import Clock
 
 GUESSES = 20
@@ -21,8 +21,7 @@ MAX_KNOWN = 64
 
 class _Peer:
     def __init__(self, now: float) -> None:
-        self.left = float(GUESSES)
-        self.at = now
+        self.guesses = Bucket(GUESSES, 1 / GUESS_SECONDS, now=now)
         self.wrong: OrderedDict[bytes, None] = OrderedDict()
         self.good: OrderedDict[bytes, None] = OrderedDict()
 
@@ -39,16 +38,14 @@ class Throttle:
         found = self._peers.get(_network(peer))
         if found is None or digest in found.good or digest in found.wrong:
             return None
-        self._refill(found)
-        return None if found.left >= 1 else ceil((1 - found.left) * GUESS_SECONDS * 1000)
+        return found.guesses.wait_ms(self._clock.monotonic()) or None
 
     def wrong(self, peer: str, digest: bytes) -> bool:
         """Take note of a wrong token; False when this address has tried the same one before."""
         found = self._known(peer)
         if digest in found.wrong:
             return False
-        self._refill(found)
-        found.left = max(0.0, found.left - 1)
+        found.guesses.take(self._clock.monotonic())
         found.good.pop(digest, None)
         _remember(found.wrong, digest)
         return True
@@ -68,11 +65,6 @@ class Throttle:
         while len(self._peers) > MAX_PEERS:
             self._peers.popitem(last=False)
         return found
-
-    def _refill(self, peer: _Peer) -> None:
-        now = self._clock.monotonic()
-        peer.left = min(float(GUESSES), peer.left + (now - peer.at) / GUESS_SECONDS)
-        peer.at = now
 
 
 def _remember(known: OrderedDict[bytes, None], digest: bytes) -> None:

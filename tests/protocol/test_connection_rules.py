@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from protocol.commands import Detail, Hello, Ping
 from protocol.connection import (
     ABUSE_SECONDS,
-    HELLO_SECONDS,
     MAX_GARBAGE,
     Close,
     Connection,
@@ -78,15 +77,6 @@ def test_a_ticket_opens_the_connection_once() -> None:
     connection.sign_in()
     assert connection.receive(PING, 0) == [Handle(Ping(id="a"))]
     assert error_of(connection.receive(hello, 0)).code is ErrorCode.BAD_MESSAGE
-
-
-def test_the_time_for_hello_runs_out() -> None:
-    connection = connected(authenticated=False)
-    assert not connection.expired(HELLO_SECONDS - 0.1)
-    assert connection.expired(HELLO_SECONDS)
-    connection.sign_in()
-    assert not connection.expired(10**6)
-    assert not connected().expired(10**6)
 
 
 # --- what is not understood -----------------------------------------------------------------------
