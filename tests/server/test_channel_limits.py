@@ -20,7 +20,7 @@ from protocol.ids import UserId
 from server.limits import KEPT_DESCRIPTORS, LimitSettings, descriptors, wire_limits
 from server.rates import Rates
 from server.settings import SettingsError, load
-from server.world import SystemClock
+from tests.server.clocks import HeldClock
 from tests.server.harness import House, house
 from tests.server.raw_peer import CLOSE, TEXT, fragments, frame, raw_peer
 
@@ -182,14 +182,6 @@ async def test_requests_of_one_user(tmp_path: Path) -> None:
         assert answers[-1].json()["error"] == "rate_limited"
         assert 900 < int(answers[-1].headers["retry-after"]) <= 1_000
         assert (await home.http.get("/readyz")).status_code == 200
-
-
-class HeldClock(SystemClock):
-    def __init__(self) -> None:
-        self.time = 0.0
-
-    def monotonic(self) -> float:
-        return self.time
 
 
 @given(st.lists(st.floats(0, 3), max_size=200), st.integers(1, 20), st.floats(0.1, 50))

@@ -11,31 +11,19 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from protocol.commands import Command
-from protocol.connection import ABUSE_SECONDS, HELLO_SECONDS, MAX_GARBAGE
+from protocol.connection import ABUSE_SECONDS, MAX_GARBAGE
 from protocol.errors import CLOSE_RULES, CloseCode, ErrorCode
 from protocol.frames import FlowRunAck, FlowRunError
 from server.channel.delivery import Delivery
 from server.channel.session import Session
 from server.limits import LimitSettings
 from server.ports import StoreUnavailable
-from server.world import SystemClock
+from tests.server.clocks import MovedClock
 from tests.server.harness import TOKEN, House, Socket, house
 from tests.server.raw_peer import CLOSE, TEXT, RawPeer, fragments, frame, raw_peer
 from tests.server.readers import Talker
 from tests.server.stalling import stuck
 from tests.server.test_panes import without_extension
-
-
-class MovedClock(SystemClock):
-    def __init__(self) -> None:
-        self.ahead = 0.0
-        self.hello_over = asyncio.Event()
-
-    def monotonic(self) -> float:
-        return super().monotonic() + self.ahead
-
-    async def sleep(self, seconds: float) -> None:
-        await (self.hello_over.wait() if seconds == HELLO_SECONDS else super().sleep(seconds))
 
 
 @pytest.fixture

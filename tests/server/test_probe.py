@@ -22,6 +22,7 @@ from server.demo.wire import ChatRequest
 from server.ports import AgentUnavailable, ModelEndpoint
 from server.world import SystemClock
 from tests.fakes.model import FakeModel, Gate, calls, garbles, refuses, says, serving, silent
+from tests.server.clocks import HeldClock
 
 MODEL = "podium-demo"
 
@@ -275,22 +276,13 @@ async def test_a_stream_that_is_none_is_named() -> None:
 # ── speed, and waiting ───────────────────────────────────────────────────────────────────────────
 
 
-class MovedClock(SystemClock):
-    """A clock that the test moves."""
-
-    seconds = 0.0
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-
 async def test_the_reading_speed_is_measured_until_the_first_word() -> None:
-    clock = MovedClock()
+    clock = HeldClock()
 
     def reading(seconds: float) -> Behaviour:
         async def answer(request: ChatRequest) -> Response:
             async def body() -> AsyncIterator[bytes]:
-                clock.seconds += seconds
+                clock.time += seconds
                 for event in wire.events(request, next_turn(request)):
                     yield event
 

@@ -7,24 +7,16 @@ import pytest
 
 from server.users import throttle
 from server.users.throttle import GUESS_SECONDS, GUESSES, MAX_KNOWN, MAX_PEERS, Throttle
-from server.world import SystemClock
+from tests.server.clocks import HeldClock
 from tests.server.harness import TOKEN, House
 from tests.server.people import asked, host_of, shared_house
 
 ME, OTHER = "198.51.100.1", "198.51.100.2"
 
 
-class Clock(SystemClock):
-    def __init__(self) -> None:
-        self.ahead = 0.0
-
-    def monotonic(self) -> float:
-        return self.ahead
-
-
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> HeldClock:
+    return HeldClock()
 
 
 def digest(number: int) -> bytes:
@@ -41,18 +33,18 @@ def guess(door: Throttle, count: int, *, peer: str = ME, first: int = 0) -> list
     return heard
 
 
-def test_so_many_guesses_are_heard(clock: Clock) -> None:
+def test_so_many_guesses_are_heard(clock: HeldClock) -> None:
     door = Throttle(clock)
     assert guess(door, 1000) == list(range(GUESSES))
     wait = door.wait(ME, digest(5000))
     assert wait is not None
     assert 0 < wait <= GUESS_SECONDS * 1000
     assert door.wait(OTHER, digest(5000)) is None, "nobody else is held up"
-    clock.ahead += wait / 1000
+    clock.time += wait / 1000
     assert len(guess(door, 1000, first=2000)) == 1, "then one more"
 
 
-def test_a_script_with_an_old_token_holds_nobody_up(clock: Clock) -> None:
+def test_a_script_with_an_old_token_holds_nobody_up(clock: HeldClock) -> None:
     door = Throttle(clock)
     for _ in range(10_000):
         assert door.wait(ME, digest(1)) is None
@@ -60,7 +52,7 @@ def test_a_script_with_an_old_token_holds_nobody_up(clock: Clock) -> None:
     assert door.wait(ME, digest(2)) is None
 
 
-def test_a_token_that_was_good_there_before_is_good_still(clock: Clock) -> None:
+def test_a_token_that_was_good_there_before_is_good_still(clock: HeldClock) -> None:
     door = Throttle(clock)
     door.right(ME, digest(7777))
     assert len(guess(door, 1000)) == GUESSES
@@ -68,14 +60,14 @@ def test_a_token_that_was_good_there_before_is_good_still(clock: Clock) -> None:
     assert door.wait(ME, digest(8888)) is not None
 
 
-def test_a_whole_network_of_ipv6_is_one_address(clock: Clock) -> None:
+def test_a_whole_network_of_ipv6_is_one_address(clock: HeldClock) -> None:
     door = Throttle(clock)
     heard = [guess(door, 1, peer=f"2001:db8::{n:x}", first=n) for n in range(1, 200)]
     assert len([one for one in heard if one]) == GUESSES
     assert door.wait("2001:db8:0:1::1", digest(5000)) is None
 
 
-def test_what_is_remembered_is_bounded(clock: Clock) -> None:
+def test_what_is_remembered_is_bounded(clock: HeldClock) -> None:
     door = Throttle(clock)
     for number in range(MAX_PEERS + 100):
         door.wrong(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", digest(number))

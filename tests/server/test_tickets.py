@@ -22,7 +22,7 @@ from server.http.sign_in import SignIn
 from server.http.tickets import MAX_OUTSTANDING, TICKET_SECONDS, Tickets
 from server.limits import LimitSettings
 from server.users.directory import Guest, Way
-from server.world import SystemClock
+from tests.server.clocks import MovedClock
 from tests.server.harness import TOKEN, House, Socket, house
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
@@ -30,23 +30,6 @@ ANN, BEN = (
     Guest(user=UserId(name), kind=UserKind.USER, way=Way.BEARER, peer="127.0.0.1")
     for name in ("ann", "ben")
 )
-
-
-class MovedClock(SystemClock):
-    """The test moves it; the time for `hello` is over when the test says so."""
-
-    def __init__(self) -> None:
-        self.ahead = 0.0
-        self.hello_over = asyncio.Event()
-
-    def monotonic(self) -> float:
-        return super().monotonic() + self.ahead
-
-    async def sleep(self, seconds: float) -> None:
-        if seconds == HELLO_SECONDS:
-            await self.hello_over.wait()
-        else:
-            await super().sleep(seconds)
 
 
 @pytest.fixture
