@@ -1,12 +1,11 @@
-"""The composition root of the users alone: their accounts without a server, and what a server must
-have before it takes several."""
+"""The users' part of the composition: the operator's token, the accounts while no server runs, and
+what a server must have before it takes several users."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from server.guards import problems_of_several
-from server.http.sign_in import local_token
 from server.ports import AgentRunner
 from server.settings import Settings, SettingsError
 from server.stores.sqlite import SqliteStore
@@ -14,7 +13,13 @@ from server.trees import trees_of
 from server.users.accounts import Accounts, Ground
 from server.users.audit import Audit
 from server.users.directory import Directory
+from server.users.tokens import kept_secret
 from server.world import SystemClock, boot_id
+
+
+def local_token(settings: Settings) -> str:
+    """The operator's token: of the settings, else made once and kept in DIR/token. Blocks."""
+    return settings.token or kept_secret(settings.directory / "token")
 
 
 @asynccontextmanager

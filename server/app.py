@@ -22,6 +22,7 @@ from server.channel.traffic import Traffic
 from server.channel.websocket import Channel
 from server.endpoints import models_of, roles_of
 from server.guards import unknown_roles
+from server.http.allow_list import allow_list_of
 from server.http.asking import signed_in
 from server.http.entrance import Entrance
 from server.http.health import Health
@@ -31,7 +32,7 @@ from server.http.peers import Peers
 from server.http.public import BelowPath
 from server.http.rest import Rest
 from server.http.sessions import Sessions
-from server.http.sign_in import SignIn, places_of
+from server.http.sign_in import SignIn
 from server.http.sse import Events
 from server.http.tickets import Tickets
 from server.http.users import UserRoutes
@@ -162,7 +163,9 @@ async def opened(
         stack.push_async_callback(_cancelled, keeping)
         sign_in = SignIn(
             accounts,
-            places_of(settings),
+            allow_list_of(settings),
+            public_url=settings.public_url,
+            user_header=settings.proxy_user_header,
             peers=Peers(settings.trusted_proxies),
             sessions=Sessions(secret, clock=clock),
             visits=visits,

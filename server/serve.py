@@ -17,11 +17,11 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from protocol.errors import ProtocolError
 from server import logs
 from server.addresses import authority
+from server.admission import local_token
 from server.app import Podium, opened
 from server.channel.ws_check import misfit
 from server.channel.ws_protocol import PaneConfig, PaneProtocol
 from server.http.bounded import HEAD_BYTES, bounded
-from server.http.sign_in import local_token
 from server.limits import LimitSettings
 from server.local import ServerFile
 from server.logs import logger

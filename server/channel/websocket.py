@@ -14,7 +14,8 @@ from server.channel.commands import Commands
 from server.channel.session import Session, close_socket
 from server.channel.traffic import Traffic
 from server.http.answers import refusal
-from server.http.sign_in import Refused, SignIn
+from server.http.refused import Refused
+from server.http.sign_in import SignIn
 from server.http.tickets import Tickets
 from server.limits import HEARTBEAT_SECONDS, LimitSettings, most_sockets, wire_limits
 from server.logs import logger

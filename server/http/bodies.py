@@ -7,7 +7,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.rest import InvalidRequest
-from server.http.sign_in import Refused
+from server.http.refused import Refused
 
 MAX_BODY = 1024 * 1024
 

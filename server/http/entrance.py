@@ -39,7 +39,7 @@ class Entrance:
     async def open_session(self, request: Request) -> Response:
         """Set the cookie for a right token."""
         try:
-            self._sign_in.check_place(request.headers)
+            self._sign_in.allow_list.check(request.headers)
             body = decode(await json_body(request), SessionBody)
             guest, value, seconds = self._sign_in.open_session(body.token, request)
         except InvalidRequest as error:
@@ -65,7 +65,7 @@ class Entrance:
         """Sign out: the session is over wherever its cookie is, and its sockets close. Whoever is
         signed out already is answered the same."""
         try:
-            self._sign_in.check_place(request.headers)
+            self._sign_in.allow_list.check(request.headers)
             guest = self._sign_in.session_of(request)
             if guest is not None and "origin" not in request.headers:
                 raise ProtocolError(ErrorCode.FORBIDDEN, "signing out needs an Origin header")

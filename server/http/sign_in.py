@@ -5,56 +5,23 @@ Starlette's CORS and HTTP middlewares do not run for WebSockets, so this check i
 routes themselves, the same one for HTTP and for the socket.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
-from urllib.parse import urlsplit
-
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.users import UserKind
-from server.addresses import host_name, origin_of
+from server.http.allow_list import AllowList, foreign
 from server.http.peers import Peers
 from server.http.public import SessionCookie
+from server.http.refused import Refused as Refused  # answers.py takes it from here
 from server.http.sessions import Sessions
 from server.ports import Clock
-from server.settings import LOOPBACK, Settings
 from server.users.accounts import Accounts
 from server.users.audit import Audit, Deed, Entry
 from server.users.directory import Guest, Way
 from server.users.throttle import Throttle
-from server.users.tokens import digest_of, kept_secret
+from server.users.tokens import digest_of
 from server.users.visits import Visits
-
-SINGLE = ("host", "origin", "authorization")
-"""Headers that two readers could take differently when they come twice."""
-
-
-class Refused(ProtocolError):
-    """A request that is not allowed in; `status` is its HTTP status."""
-
-    def __init__(
-        self,
-        status: int,
-        code: ErrorCode,
-        message: str,
-        *,
-        hint: str,
-        retry_after_ms: int | None = None,
-    ) -> None:
-        super().__init__(code, message, hint=hint, retry_after_ms=retry_after_ms)
-        self.status = status
-
-
-class Places(NamedTuple):
-    """Where this server may be asked, and by which pages."""
-
-    hosts: Sequence[str]
-    origins: Sequence[str]
-    user_header: str = ""
-    """In which trusted proxies name the user."""
-    public_url: str = ""
 
 
 class SignIn:
@@ -64,22 +31,24 @@ class SignIn:
     def __init__(
         self,
         accounts: Accounts,
-        places: Places,
+        allow_list: AllowList,
         *,
+        public_url: str,
+        user_header: str,
         peers: Peers,
         sessions: Sessions,
         visits: Visits,
         audit: Audit,
         clock: Clock,
     ) -> None:
+        """`user_header`: in which trusted proxies name the user; empty where they name none."""
         self.accounts = accounts
         self.visits = visits
         self.audit = audit
-        self.public_url = places.public_url
-        self.cookie = SessionCookie(places.public_url)
-        self._hosts = frozenset(host.lower() for host in places.hosts)
-        self._origins = frozenset(origin.lower().rstrip("/") for origin in places.origins)
-        self._user_header = places.user_header
+        self.allow_list = allow_list
+        self.public_url = public_url
+        self.cookie = SessionCookie(public_url)
+        self._user_header = user_header
         self._peers = peers
         self._sessions = sessions
         self._throttle = Throttle(clock)
@@ -92,10 +61,10 @@ class SignIn:
         allow-list when a cookie or a proxy signs them in, because a browser sends those by itself;
         a bearer token passes without one.
         """
-        self.check_place(connection.headers)
+        self.allow_list.check(connection.headers)
         guest = self._guest(connection)
         if unsafe and guest.way is not Way.BEARER and "origin" not in connection.headers:
-            raise _foreign(f"a request signed in by {guest.way} needs an Origin header")
+            raise foreign(f"a request signed in by {guest.way} needs an Origin header")
         return guest
 
     def identify_socket(self, connection: HTTPConnection) -> Guest | None:
@@ -107,23 +76,11 @@ class SignIn:
         )
         offered = offered or bool(self._named(headers))
         if not offered and "origin" in headers:
-            self.check_place(headers)
+            self.allow_list.check(headers)
             return None
         guest = self.identify(connection, unsafe=True)
         check_not_service(guest)
         return guest
-
-    def check_place(self, headers: Headers) -> None:
-        """Refuse a Host or an Origin that is not ours (DNS rebinding, other sites' pages)."""
-        for name in SINGLE:
-            if len(headers.getlist(name)) > 1:
-                raise _foreign(f"the header `{name}` came more than once")
-        host = host_name(headers.get("host", ""))
-        if host not in self._hosts:
-            raise _foreign(f"the host `{host[:200]}` is not one of this server")
-        origin = headers.get("origin")
-        if origin is not None and not self._ours(origin, headers.get("host", "")):
-            raise _foreign(f"the origin `{origin[:200]}` is not allowed")
 
     def open_session(self, token: str, connection: HTTPConnection) -> tuple[Guest, str, int]:
         """For a right token: its bearer, the cookie's value, and its seconds. Raises Refused."""
@@ -248,15 +205,6 @@ class SignIn:
         self._throttle.right(peer, digest)
         return guest
 
-    def _ours(self, origin: str, host: str) -> bool:
-        origin = origin.lower().rstrip("/")
-        return origin in self._origins or origin in (f"http://{host}", f"https://{host}")
-
-
-def local_token(settings: Settings) -> str:
-    """The local user's token: from the settings, else made once and kept in DIR/token (0600)."""
-    return settings.token or kept_secret(settings.directory / "token")
-
 
 def check_not_service(guest: Guest) -> None:
     """Refuse a service account everything but minting tickets."""
@@ -267,26 +215,6 @@ def check_not_service(guest: Guest) -> None:
             "a service token only mints tickets on behalf of users",
             hint='POST /api/ws-ticket {"on_behalf_of": NAME}; the user\'s own socket does the rest',
         )
-
-
-def places_of(settings: Settings) -> Places:
-    """The names under which this server may be asked, and the pages that may ask it."""
-    hosts = [*LOOPBACK, settings.host]
-    origins = [origin_of(url) for url in settings.allowed_origins]
-    public = urlsplit(settings.public_url)
-    if public.hostname:
-        hosts.append(public.hostname)
-        origins.append(origin_of(settings.public_url))
-    return Places(hosts, origins, settings.proxy_user_header, settings.public_url)
-
-
-def _foreign(message: str) -> Refused:
-    return Refused(
-        403,
-        ErrorCode.FORBIDDEN,
-        message,
-        hint="set public_url or allowed_origins in the settings if this place is yours",
-    )
 
 
 def _bad_token() -> Refused:

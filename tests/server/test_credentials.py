@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 import pytest
 
-from server.http.sign_in import SignIn
+from server.http.allow_list import AllowList
 from server.users.directory import Directory
 from tests.server.harness import TOKEN, House
 from tests.server.people import Headers, Person, admit, asked, host_of, shared_house, upgrade
@@ -201,7 +201,7 @@ async def test_who_is_let_in(scene: Scene) -> None:
 async def test_without_the_check_of_places_they_come_in(
     scene: Scene, case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(SignIn, "check_place", lambda self, headers: None)
+    monkeypatch.setattr(AllowList, "check", lambda self, headers: None)
     statuses = {await scene.answers(surface, CASES[case].wrong) for surface in SURFACES}
     assert statuses <= {*LET_IN, 400}
     assert statuses & LET_IN

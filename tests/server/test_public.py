@@ -15,8 +15,8 @@ from protocol.frames import FlowRunFinished, FlowRunReport
 from protocol.ids import RunId
 from server import doctor
 from server.client import Client
+from server.http.allow_list import allow_list_of
 from server.http.public import BelowPath, Cookie, SessionCookie
-from server.http.sign_in import places_of
 from server.local import ServerFile
 from server.running import page_address
 from server.settings import Settings
@@ -203,7 +203,7 @@ async def test_the_flags_are_set(home: House) -> None:
 )
 def test_the_origin_is_as_browsers_write_it(public_url: str, origin: str) -> None:
     settings = Settings(public_url=public_url, allowed_origins=["https://a.example:443"])
-    assert places_of(settings).origins == ["https://a.example", origin]
+    assert allow_list_of(settings).origins == {"https://a.example", origin}
 
 
 def test_links_for_people_are_public() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from server.http.sign_in import local_token
+from server.admission import local_token
 from server.settings import Settings, SettingsError, default_data, load
 
 LOCAL = '[endpoints.default]\nbase_url = "http://127.0.0.1:1/v1"\nmodel = "m"\n'

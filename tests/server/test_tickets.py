@@ -18,7 +18,7 @@ from protocol.users import UserKind
 from server import logs
 from server.channel.session import Session
 from server.http import tickets
-from server.http.sign_in import SignIn
+from server.http.allow_list import AllowList
 from server.http.tickets import MAX_OUTSTANDING, TICKET_SECONDS, Tickets
 from server.limits import LimitSettings
 from server.users.directory import Guest, Way
@@ -177,7 +177,7 @@ async def test_where_no_ticket_is_listened_to(
             pass
     assert refused.value.response.status_code == status
     if status == 403:
-        monkeypatch.setattr(SignIn, "check_place", lambda self, headers: None)
+        monkeypatch.setattr(AllowList, "check", lambda self, headers: None)
         async with home.socket(**given) as wire:
             assert (await greeted(wire, await ticket_of(home)))["type"] == "flow_run_ack"
 
