@@ -72,11 +72,9 @@ def outbox_of(websocket: WebSocket, stall_seconds: float, traffic: Traffic) -> S
 class FramedOutbox:
     """Bytes that are framed already: one write for everything that is ready."""
 
-    def __init__(
-        self, wire: PaneProtocol, stall_seconds: float, traffic: Traffic | None = None
-    ) -> None:
+    def __init__(self, wire: PaneProtocol, stall_seconds: float, traffic: Traffic) -> None:
         self._wire = wire
-        self._traffic = traffic or Traffic()
+        self._traffic = traffic
         self._look_seconds = stall_seconds / LOOKS
         self._pieces: list[bytes] = []
         self._size = 0

@@ -11,21 +11,14 @@ from server.users.directory import Guest, Way
 from server.users.tokens import digest_of, new_token
 
 TICKET_SECONDS = 30.0
-MAX_OUTSTANDING = 32
-"""Tickets of one user that wait for their sockets, where the settings do not say otherwise."""
 
 
 class Tickets:
     """The tickets that are outstanding, in memory alone: a restart makes all of them worthless."""
 
-    def __init__(
-        self,
-        clock: Clock,
-        stands: Callable[[Guest], bool] = lambda guest: True,
-        *,
-        most: int = MAX_OUTSTANDING,
-    ) -> None:
-        """`stands` says whether a sign-in still holds: a ticket dies with what it came from."""
+    def __init__(self, clock: Clock, stands: Callable[[Guest], bool], *, most: int) -> None:
+        """`stands` says whether a sign-in still holds: a ticket dies with what it came from. `most`
+        may be outstanding of one user."""
         self._clock = clock
         self._stands = stands
         self._most = most

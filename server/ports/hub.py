@@ -27,7 +27,8 @@ class Batch(Struct, frozen=True, gc=False, kw_only=True):
 class Hub(Protocol):
     """Heads and a ring of ready-made frames per live run. The log is the record, not the hub.
 
-    What is called at a publish must not block, and must not come back to the hub.
+    What is called at a publish must not block. It may read what the hub has; it must not listen,
+    forget or publish.
     """
 
     def publish(self, entries: Sequence[LogEntry]) -> None:

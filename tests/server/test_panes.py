@@ -20,6 +20,7 @@ from protocol.ids import Seq
 from server import serve
 from server.channel import session, ws_protocol
 from server.channel.outbox import LOOKS, FramedOutbox, Stalled
+from server.channel.traffic import Traffic
 from server.channel.ws_check import HANDSHAKE, SilentPeer
 from server.channel.ws_protocol import PaneProtocol
 from server.ports import AgentOrder, AgentResult, Emit
@@ -292,7 +293,7 @@ class StuckWire:
 async def test_a_socket_is_stalled_when_nothing_is_taken_for_the_whole_time(busy: int) -> None:
     """After its last byte it has ten looks, a tenth of the time each: 10 to 11 s of 10 s."""
     wire = StuckWire(lambda look: 1 if 1 < look <= 1 + busy else 0)
-    outbox = FramedOutbox(wire, 0.01)  # type: ignore[arg-type] # as much of it as is used
+    outbox = FramedOutbox(wire, 0.01, Traffic())  # type: ignore[arg-type] # as much of it as is used
     outbox._add(b"frame")
     with pytest.raises(Stalled):
         await outbox.flush()
@@ -301,7 +302,7 @@ async def test_a_socket_is_stalled_when_nothing_is_taken_for_the_whole_time(busy
 
 async def test_a_slow_socket_is_not_stalled() -> None:
     wire = StuckWire(lambda look: 20_000 if look % (LOOKS - 1) == 0 else 0)
-    outbox = FramedOutbox(wire, 0.01)  # type: ignore[arg-type] # as much of it as is used
+    outbox = FramedOutbox(wire, 0.01, Traffic())  # type: ignore[arg-type] # as much of it as is used
     outbox._add(b"frame")
     await outbox.flush()
     assert wire.looks > 40 * LOOKS
