@@ -2,7 +2,7 @@
 
 import asyncio
 import mimetypes
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from server.channel.websocket import Channel
 from server.endpoints import models_of, roles_of
 from server.guards import unknown_roles
 from server.http.answers import json
+from server.http.contracts import contract_routes, documents
 from server.http.log import LogRoutes
 from server.http.rest import Rest
 from server.http.sign_in import SignIn, allowed_hosts, allowed_origins
@@ -86,6 +87,7 @@ async def opened(
     boot = await asyncio.to_thread(boot_id)
     # Its tables are read from disk at first use, which would be in the middle of a request.
     await asyncio.to_thread(mimetypes.init)
+    contracts = await asyncio.to_thread(documents, settings)
     for problem in catalogue.problems:
         log.warning("flow_not_offered", file=problem.file, problem=problem.message)
     async with AsyncExitStack() as stack:
@@ -115,11 +117,17 @@ async def opened(
             keep_house(store, clock, frames_days=settings.frames_days), name="housekeeping"
         )
         stack.push_async_callback(_cancelled, keeping)
-        yield _assemble(settings, token, rooms=rooms, hub=hub, runner=runner)
+        yield _assemble(settings, token, rooms=rooms, hub=hub, runner=runner, contracts=contracts)
 
 
 def _assemble(
-    settings: Settings, token: str, *, rooms: Rooms, hub: MemoryHub, runner: Runner
+    settings: Settings,
+    token: str,
+    *,
+    rooms: Rooms,
+    hub: MemoryHub,
+    runner: Runner,
+    contracts: Mapping[str, bytes],
 ) -> Podium:
     sign_in = SignIn(
         token,
@@ -160,6 +168,7 @@ def _assemble(
         WebSocketRoute("/api/ws", channel.endpoint),
         Route("/healthz", _healthz),
         Route("/readyz", _readyz(rooms, channel)),
+        *contract_routes(contracts),
         Mount("/", StaticFiles(directory=WEB, html=True, check_dir=False)),
     ]
     app = Starlette(routes=routes)

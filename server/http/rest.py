@@ -1,10 +1,8 @@
 """The REST routes: decode, check, call, encode. Bodies and statuses are wire.md §6's."""
 
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
-from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
@@ -12,9 +10,28 @@ from starlette.routing import Route
 from flows.registry import Catalogue
 from flows.report import markdown
 from protocol.errors import ErrorCode, ProtocolError
-from protocol.ids import StepId, UserId
+from protocol.ids import UserId
 from protocol.report import Report
-from protocol.rest import InvalidRequest, parse_launch, parse_list_query
+from protocol.rest import (
+    Cancelled,
+    Finishing,
+    FlowList,
+    InvalidRequest,
+    Launched,
+    NotCancelled,
+    PlanBody,
+    Planned,
+    ProjectBody,
+    ProjectList,
+    RerunBody,
+    RunDetail,
+    RunList,
+    SessionBody,
+    UnknownFlow,
+    parse_body,
+    parse_launch,
+    parse_list_query,
+)
 from server.access import visible_run
 from server.http.answers import invalid, json, refusal
 from server.http.asking import Handler, run_of, signed_in
@@ -27,21 +44,6 @@ from server.runs.runner import Runner
 MAX_BODY = 1024 * 1024
 LIST_LIMIT = 100
 KEY_LIMIT = 200
-
-T = TypeVar("T")
-
-
-class SessionBody(Struct, frozen=True):
-    token: str
-
-
-class ProjectBody(Struct, frozen=True):
-    path: str
-
-
-class RerunBody(Struct, frozen=True):
-    key: str | None = None
-    steps: list[StepId] = []
 
 
 class Rest:
@@ -97,7 +99,7 @@ class Rest:
             flow_name=body.flow_name,
             band=body.band,
             input=body.input,
-            model=body.model,
+            model=body.model or None,
         )
         try:
             launched = await self._launcher.launch(user, launch, key=_key(request))
@@ -105,7 +107,7 @@ class Rest:
             if error.code is ErrorCode.UNKNOWN_FLOW:
                 return self._unknown_flow(error)
             raise
-        return json({"run_id": launched.run.id}, 201 if launched.created else 200)
+        return json(Launched(launched.run.id), 201 if launched.created else 200)
 
     async def list_runs(self, request: Request, user: UserId) -> Response:
         query = parse_list_query(request.query_params)
@@ -114,32 +116,32 @@ class Rest:
         runs = await self._store.runs(
             project_id=query.project_id, before=query.before, limit=LIST_LIMIT
         )
-        return json({"runs": runs})
+        return json(RunList(runs))
 
     async def get_run(self, request: Request, user: UserId) -> Response:
         record = await self._run_of(request, user)
-        return json({"run": record.run, "steps": await self._store.steps(record.run.id)})
+        return json(RunDetail(record.run, await self._store.steps(record.run.id)))
 
     async def cancel(self, request: Request, user: UserId) -> Response:
         record = await self._run_of(request, user)
         status = record.run.status
         if status.terminal or status.value == "cancelling":
-            return json({"error": f"cannot cancel run in status '{status.value}'"}, 409)
+            return json(NotCancelled(f"cannot cancel run in status '{status.value}'"), 409)
         if await self._runner.cancel(record) == "already_terminal":
-            return json({"error": "run is no longer running"}, 409)
-        return json({"cancelled": True})
+            return json(NotCancelled("run is no longer running"), 409)
+        return json(Cancelled())
 
     async def finish(self, request: Request, user: UserId) -> Response:
         await self._runner.finish(await self._run_of(request, user))
-        return json({"finishing": True})
+        return json(Finishing())
 
     async def rerun(self, request: Request, user: UserId) -> Response:
         record = await self._run_of(request, user)
-        body = _decode(await _json_body(request), RerunBody)
+        body = parse_body(await _json_body(request), RerunBody)
         launched = await self._launcher.rerun(
             user, record, again=body.steps, key=_key(request) or body.key
         )
-        return json({"run_id": launched.run.id}, 201 if launched.created else 200)
+        return json(Launched(launched.run.id), 201 if launched.created else 200)
 
     async def report_markdown(self, request: Request, user: UserId) -> Response:
         report = msgspec.json.decode(await self._report(request, user), type=Report)
@@ -163,18 +165,19 @@ class Rest:
     # --- plans, flows, projects -----------------------------------------------------------------
 
     async def plan(self, request: Request, user: UserId) -> Response:
-        launch = _decode(await _json_body(request), LaunchRequest)
-        return json({"plan": (await self._launcher.plan(user, launch)).plan})
+        body = parse_body(await _json_body(request), PlanBody)
+        launch = msgspec.convert(body, LaunchRequest, from_attributes=True)
+        return json(Planned((await self._launcher.plan(user, launch)).plan))
 
     async def flows(self, request: Request, user: UserId) -> Response:
         models = self._launcher.models(user)
-        return json({"flows": self._catalogue.infos(), "models": models})
+        return json(FlowList(self._catalogue.infos(), models))
 
     async def projects(self, request: Request, user: UserId) -> Response:
-        return json({"projects": await self._store.projects()})
+        return json(ProjectList(await self._store.projects()))
 
     async def add_project(self, request: Request, user: UserId) -> Response:
-        body = _decode(await _json_body(request), ProjectBody)
+        body = parse_body(await _json_body(request), ProjectBody)
         path = await self._trees.check(Path(body.path))
         return json(await self._store.add_project(path, path.name or str(path)))
 
@@ -187,7 +190,7 @@ class Rest:
     async def _open_session(self, request: Request) -> Response:
         try:
             self._sign_in.check_place(request.headers)
-            body = _decode(await _json_body(request), SessionBody)
+            body = parse_body(await _json_body(request), SessionBody)
             value = self._sign_in.open_session(body.token)
         except InvalidRequest as error:
             return invalid(error)
@@ -206,8 +209,7 @@ class Rest:
 
     def _unknown_flow(self, error: ProtocolError) -> Response:
         known = sorted(info.name for info in self._catalogue.infos())
-        body = {"error": error.code.value, "message": error.message, "known_flows": known}
-        return json(body, 422)
+        return json(UnknownFlow(message=error.message, known_flows=known), 422)
 
 
 def _key(request: Request) -> str | None:
@@ -241,10 +243,3 @@ async def _json_body(request: Request) -> bytes:
             )
         chunks.append(chunk)
     return b"".join(chunks) or b"{}"
-
-
-def _decode(body: bytes, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.DecodeError as error:
-        raise InvalidRequest.from_decoding("invalid body", error) from error

@@ -1,0 +1,59 @@
+"""The contracts with every client, as texts: made from the Structs of `protocol`, never by hand."""
+
+import inspect
+from collections.abc import Callable
+
+import msgspec
+
+from protocol import commands, errors, frames, plan, report, resources, rest, states
+from protocol.asyncapi import asyncapi
+from protocol.field_docs import Docs, docs_of
+from protocol.openapi import openapi
+from protocol.schema import wire_schema
+from protocol.typescript import typescript
+from server import __version__
+
+NOWHERE = "http://127.0.0.1:8765"
+"""The usual address, for a document that no server has served."""
+
+_MODULES = (commands, errors, frames, plan, report, resources, rest, states)
+
+
+def field_docs() -> Docs:
+    """What the sources of the wire say beside each field; nothing where only bytecode is installed.
+    It reads files."""
+    try:
+        return docs_of(inspect.getsource(module) for module in _MODULES)
+    except OSError:
+        return {}
+
+
+def json_schema() -> bytes:
+    return _json(wire_schema(field_docs()))
+
+
+def openapi_json(url: str = "") -> bytes:
+    """`url` is where browsers ask this server; empty: where the document comes from."""
+    return _json(openapi(build=__version__, url=url, docs=field_docs()))
+
+
+def asyncapi_json(url: str = NOWHERE) -> bytes:
+    """AsyncAPI has no word for the place where a document comes from: it needs an address."""
+    return _json(asyncapi(build=__version__, url=url, docs=field_docs()))
+
+
+def types() -> bytes:
+    return typescript(field_docs()).encode()
+
+
+CONTRACTS: dict[str, Callable[[], bytes]] = {
+    "json-schema": json_schema,
+    "openapi": openapi_json,
+    "asyncapi": asyncapi_json,
+    "typescript": types,
+}
+"""What `podium schema` prints, by name."""
+
+
+def _json(document: object) -> bytes:
+    return msgspec.json.encode(document)

@@ -1,0 +1,162 @@
+"""The documents say what the server is, and every answer of the tests is as they say."""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from click.testing import CliRunner
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+
+from protocol.route import JSON
+from protocol.routes import ROUTES, SESSION_COOKIE
+from server.cli import main
+from server.contracts import CONTRACTS
+from server.http import rest, sign_in
+from tests.server.contracts import Fault, rest_contract, socket_contract
+from tests.server.harness import House, house
+
+MISSING = "00000000-0000-4000-8000-000000000000"
+
+
+@pytest.fixture
+async def home(tmp_path: Path) -> AsyncIterator[House]:
+    async with house(tmp_path) as opened_house:
+        yield opened_house
+
+
+def real_routes(routes: list[BaseRoute], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """The method and path of every route of an application, but for the files of the page."""
+    for route in routes:
+        match route:
+            case WebSocketRoute(path=path):
+                yield "GET", prefix + path
+            case Route(path=path, methods=methods):
+                yield from ((method, prefix + path) for method in (methods or set()) - {"HEAD"})
+            case Mount(app=StaticFiles()):
+                pass
+            case Mount(path=path, routes=inner):
+                yield from real_routes(inner, prefix + path)
+            case _:
+                raise AssertionError(f"a route of an unknown kind: {route!r}")
+
+
+async def test_the_table_has_the_routes_that_the_server_has(home: House) -> None:
+    real = set(real_routes(home.podium.app.routes))
+    told = {(route.method, route.path) for route in ROUTES}
+    assert real - told == set(), "add a Route for each of these to ROUTES in protocol/routes.py"
+    assert told - real == set(), "protocol/routes.py has routes that the server does not have"
+
+
+async def test_the_documents_are_served_to_everybody(home: House) -> None:
+    async with httpx.AsyncClient(base_url=home.url, trust_env=False) as stranger:
+        for path, version in (("/openapi.json", "openapi"), ("/asyncapi.json", "asyncapi")):
+            answer = await stranger.get(path)
+            assert answer.status_code == 200
+            assert answer.headers["content-type"] == JSON
+            assert version in answer.json()
+            tag = {"If-None-Match": f'"other", {answer.headers["etag"]}'}
+            again = await stranger.get(path, headers=tag)
+            assert (again.status_code, again.content) == (304, b"")
+            other = await stranger.get(path, headers={"If-None-Match": '"other"'})
+            assert other.content == answer.content
+
+
+async def test_the_documents_name_the_public_address(tmp_path: Path) -> None:
+    public = "https://example.org/podium"
+    async with house(tmp_path, public_url=public) as home:
+        openapi = (await home.http.get("/openapi.json")).json()
+        asyncapi = (await home.http.get("/asyncapi.json")).json()
+    assert openapi["servers"] == [{"url": public}]
+    socket = asyncapi["servers"]["socket"]
+    assert (socket["protocol"], socket["host"], socket["pathname"]) == (
+        "wss", "example.org", "/podium",
+    )  # fmt: skip
+
+
+async def test_answers_and_frames_of_the_harness_are_checked(home: House) -> None:
+    before = home.watched.answers
+    run_id = await home.launch()
+    frames = await home.end_of(run_id)
+    events = await home.http.get(f"/api/runs/{run_id}/events")
+    recording = await home.http.get(f"/api/runs/{run_id}/recording")
+    for path in (f"/api/runs/{run_id}/report.md", "/api/runs/no-id", f"/api/runs/{MISSING}"):
+        await home.http.get(path)
+    assert len(frames) > 20
+    assert events.text.count("data: ") >= len(frames)
+    assert len(recording.text.splitlines()) == len(frames) + 1
+    assert home.watched.answers - before == 7, "six answers, and one socket"
+
+
+async def test_a_changed_body_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = {"id": MISSING, "path": "/", "name": "", "created_at": ""}
+    bodies: list[Any] = [
+        {"projects": [project | {"id": 1}]},
+        {"projects": [project | {"undocumented": 1}]},
+        {"projects": [{"id": MISSING}]},
+        {"projects": [], "undocumented": 1},
+        {"error": "not_found", "message": "m"},
+        [],
+    ]
+    with pytest.raises(Fault) as caught:
+        async with house(tmp_path) as home:
+            for body in [{"projects": [project]}, *bodies]:
+                monkeypatch.setattr(rest, "ProjectList", lambda _, body=body: body)
+                assert (await home.http.get("/api/projects")).json() == body
+    faults = str(caught.value).splitlines()
+    assert len(faults) == len(bodies)
+    assert all(fault.startswith("GET /api/projects: 200") for fault in faults)
+
+
+async def test_an_undocumented_status_code_or_media_type_is_a_fault(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        document = (await home.http.get("/openapi.json")).content
+    check = rest_contract(document).check
+    error = json.dumps({"error": "not_found", "message": "m"}).encode()
+    check("GET", f"/api/runs/{MISSING}/report.md", 404, JSON, error)
+    check("GET", "/api/flows", 401, JSON, error.replace(b"not_found", b"unauthenticated"))
+    check("PUT", "/api/flows", 405, "text/plain", b"Method Not Allowed")
+    check("GET", "/style.css", 404, "text/plain", b"Not Found")
+    for method, status, media, body in (
+        ("GET", 404, JSON, error),
+        ("GET", 401, JSON, error),
+        ("GET", 200, "text/plain", b"{}"),
+        ("GET", 500, "text/plain", b"Internal Server Error"),
+        ("PUT", 200, JSON, b"{}"),
+    ):
+        with pytest.raises(Fault):
+            check(method, "/api/flows", status, media, body)
+    with pytest.raises(Fault):
+        check("GET", f"/api/runs/{MISSING}/events", 204, "", b"a body")
+    with pytest.raises(Fault):
+        check("GET", f"/api/runs/{MISSING}/events", 200, "text/event-stream", b'data: {"a": 1}\n\n')
+
+
+async def test_an_undocumented_frame_is_a_fault(home: House) -> None:
+    contract = socket_contract((await home.http.get("/asyncapi.json")).content)
+    frame = {"type": "flow_run_caught_up", "run_id": MISSING, "seq": 1}
+    contract.check(frame)
+    wrong: tuple[dict[str, Any], ...] = ({"type": "flow_run_new"}, {"seq": "1"}, {"more": 1})
+    for change in wrong:
+        with pytest.raises(Fault):
+            contract.check(frame | change)
+
+
+def test_the_cookie_is_the_one_that_signs_in() -> None:
+    assert SESSION_COOKIE == sign_in.COOKIE
+
+
+@pytest.mark.parametrize("form", CONTRACTS)
+def test_the_command_prints_each_contract(form: str) -> None:
+    printed = CliRunner().invoke(main, ["schema", form])
+    assert printed.exit_code == 0
+    made = CONTRACTS[form]()
+    if form == "typescript":
+        assert printed.stdout_bytes == made
+    else:
+        assert json.loads(printed.stdout) == json.loads(made)
+    if form == "json-schema":
+        assert CliRunner().invoke(main, ["schema"]).stdout == printed.stdout
