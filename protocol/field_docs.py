@@ -1,25 +1,34 @@
 """What the sources say beside each field, for the documents that are made from the Structs.
 
 Python keeps the docstring of a class and drops the text below a field, so that is read from the
-source: `{class: {field: text}}`, members of an enum likewise.
+source: `{class: {field: text}}`, members of an enum likewise. It is read by its layout, which the
+formatter keeps: `ast` is slow for that, and can fail under Python 3.11 when the garbage collector
+runs inside of it.
 """
 
-import ast
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from inspect import cleandoc
 
 Docs = Mapping[str, Mapping[str, str]]
 NO_DOCS: Docs = {}
 
+_PIECES = re.compile(
+    r"^class (?P<kind>\w+)"
+    r"|^    (?P<field>\w+)(?:: | = )"
+    r'|^    """(?P<text>.*?)"""'
+    r"|^    (?P<other>\S)",
+    re.MULTILINE | re.DOTALL,
+)
+
 
 def docs_of(sources: Iterable[str]) -> Docs:
     """The text below each field of every class of these modules."""
-    return {
-        node.name: dict(_fields(node))
-        for source in sources
-        for node in ast.parse(source).body
-        if isinstance(node, ast.ClassDef)
-    }
+    docs: dict[str, dict[str, str]] = {}
+    for source in sources:
+        for kind, field, text in _texts(source):
+            docs.setdefault(kind, {})[field] = prose(text)
+    return docs
 
 
 def docs_for(kind: type, docs: Docs) -> dict[str, str]:
@@ -36,11 +45,17 @@ def prose(text: str) -> str:
     return "\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
-def _fields(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
-    for field, below in zip(node.body, node.body[1:], strict=False):
-        match field, below:
-            case (
-                ast.AnnAssign(target=ast.Name(id=name)) | ast.Assign(targets=[ast.Name(id=name)]),
-                ast.Expr(value=ast.Constant(value=str(text))),
-            ):
-                yield name, prose(text)
+def _texts(source: str) -> Iterator[tuple[str, str, str]]:
+    """The class, the field and the text of each docstring that follows a field."""
+    kind, field = "", ""
+    for piece in _PIECES.finditer(source):
+        match piece.lastgroup:
+            case "kind":
+                kind, field = piece["kind"], ""
+            case "field":
+                field = piece["field"]
+            case "text" if field:
+                yield kind, field, piece["text"]
+                field = ""
+            case "other" if piece["other"] not in ")]}":
+                field = ""

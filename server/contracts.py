@@ -16,14 +16,14 @@ from server import __version__
 NOWHERE = "http://127.0.0.1:8765"
 """The usual address, for a document that no server has served."""
 
-_MODULES = (commands, errors, frames, plan, report, resources, rest, states)
+MODULES = (commands, errors, frames, plan, report, resources, rest, states)
 
 
 def field_docs() -> Docs:
     """What the sources of the wire say beside each field; nothing where only bytecode is installed.
     It reads files."""
     try:
-        return docs_of(inspect.getsource(module) for module in _MODULES)
+        return docs_of(inspect.getsource(module) for module in MODULES)
     except OSError:
         return {}
 

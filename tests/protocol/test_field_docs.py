@@ -1,12 +1,18 @@
 """What the sources say beside a field comes into every document."""
 
-from textwrap import dedent
+import ast
+import gc
+import inspect
+from itertools import pairwise
+from types import ModuleType
 from typing import Any
 
-from protocol.field_docs import docs_for, docs_of, prose
+import pytest
+
+from protocol.field_docs import Docs, docs_for, docs_of, prose
 from protocol.frames import FlowRunStepTool, StepFrame
 from protocol.schema import wire_schema
-from server.contracts import field_docs
+from server.contracts import MODULES, field_docs
 
 SOURCE = '''
 class A:
@@ -16,7 +22,10 @@ class A:
     """Of one,
     on two lines."""
     two: int = 2
-    three: str
+    three: Annotated[
+        str,
+        Meta(min_length=1),
+    ] = ""
     """Of three."""
 
 
@@ -31,10 +40,42 @@ class B(StrEnum):
 
 
 def test_the_text_below_a_field_is_read() -> None:
-    assert docs_of([dedent(SOURCE)]) == {
+    assert docs_of([SOURCE]) == {
         "A": {"one": "Of one, on two lines.", "three": "Of three."},
         "B": {"ONE": "Of ONE."},
     }
+
+
+def parsed(source: str) -> ast.Module:
+    """Without the garbage collector, under which Python 3.11 may fail here."""
+    gc.disable()
+    try:
+        return ast.parse(source)
+    finally:
+        gc.enable()
+
+
+def by_the_parser(source: str) -> Docs:
+    """The same, found by Python's own parser."""
+    docs: dict[str, dict[str, str]] = {}
+    for node in parsed(source).body:
+        if not isinstance(node, ast.ClassDef):
+            continue
+        for field, below in pairwise(node.body):
+            match field, below:
+                case (
+                    ast.AnnAssign(target=ast.Name(id=name))
+                    | ast.Assign(targets=[ast.Name(id=name)]),
+                    ast.Expr(value=ast.Constant(value=str(text))),
+                ):
+                    docs.setdefault(node.name, {})[name] = prose(text)
+    return docs
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+def test_python_reads_the_sources_of_the_wire_alike(module: ModuleType) -> None:
+    source = inspect.getsource(module)
+    assert docs_of([source]) == by_the_parser(source)
 
 
 def test_a_class_has_the_texts_of_its_bases_unless_it_has_its_own() -> None:

@@ -55,7 +55,8 @@ class RestContract:
         """What may come with a status, by media type; None for a status that may not come."""
         operation = self._operations.get(("GET" if method == "HEAD" else method, template))
         if operation is None:
-            return {"text/plain": {"schema": {"type": "string"}}} if status == 405 else None
+            # Another method than those of a path is asked of the files of the page.
+            return {"text/plain": {"schema": {"type": "string"}}} if status in (404, 405) else None
         response = operation.get(str(status))
         return None if response is None else response.get("content", {})
 

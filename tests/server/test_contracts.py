@@ -119,6 +119,7 @@ async def test_an_undocumented_status_code_or_media_type_is_a_fault(tmp_path: Pa
     check("GET", f"/api/runs/{MISSING}/report.md", 404, JSON, error)
     check("GET", "/api/flows", 401, JSON, error.replace(b"not_found", b"unauthenticated"))
     check("PUT", "/api/flows", 405, "text/plain", b"Method Not Allowed")
+    check("GET", "/api/ws-ticket", 404, "text/plain", b"Not Found")
     check("GET", "/style.css", 404, "text/plain", b"Not Found")
     for method, status, media, body in (
         ("GET", 404, JSON, error),
