@@ -208,7 +208,9 @@ ROUTES: tuple[Route, ...] = (
         summary="The whole log of a run as one file",
         about="A body that cannot be finished has no end: the connection is cut.",
         parameters=(
-            Parameter("live", "query", str, "1: what there is so far, of one that goes on.", False),
+            Parameter(
+                "live", "query", str, "1: what there is so far, of one that goes on.", checked=False
+            ),
         ),
         answers=(
             Answer(

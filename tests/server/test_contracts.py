@@ -146,6 +146,15 @@ async def test_an_undocumented_frame_is_a_fault(home: House) -> None:
             contract.check(frame | change)
 
 
+@pytest.mark.parametrize("levels", [65, 5_000])
+async def test_a_plan_with_a_value_nested_too_deeply_is_refused(home: House, levels: int) -> None:
+    deep = "[" * levels + "]" * levels
+    body = f'{{"project_id": "{home.project_id}", "input": {{"x": {deep}}}}}'
+    answer = await home.http.post("/api/plans", content=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"] == "invalid body"
+
+
 def test_the_cookie_is_the_one_that_signs_in() -> None:
     assert SESSION_COOKIE == sign_in.COOKIE
 
