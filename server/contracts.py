@@ -1,7 +1,11 @@
-"""The contracts with every client, as texts: made from the Structs of `protocol`, never by hand."""
+"""The contracts with every client, as texts: made from the Structs of `protocol`, never by hand.
+
+Making one takes some 50 ms; a process makes those of an address once.
+"""
 
 import inspect
 from collections.abc import Callable
+from functools import lru_cache
 
 import msgspec
 
@@ -32,11 +36,13 @@ def json_schema() -> bytes:
     return _json(wire_schema(field_docs()))
 
 
+@lru_cache(maxsize=8)
 def openapi_json(url: str = "") -> bytes:
     """`url` is where browsers ask this server; empty: where the document comes from."""
     return _json(openapi(build=__version__, url=url, docs=field_docs()))
 
 
+@lru_cache(maxsize=8)
 def asyncapi_json(url: str = NOWHERE) -> bytes:
     """AsyncAPI has no word for the place where a document comes from: it needs an address."""
     return _json(asyncapi(build=__version__, url=url, docs=field_docs()))

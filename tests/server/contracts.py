@@ -35,7 +35,7 @@ class RestContract:
             for path, item in document["paths"].items()
             for method, operation in item.items()
         }
-        self._validators: dict[str, Draft202012Validator] = {}
+        self._validators: dict[str, dict[str | None, Draft202012Validator]] = {}
         self._paths = [(_pattern(path), path) for path in document["paths"]]
 
     def check(self, method: str, path: str, status: int, media: str, body: bytes) -> None:
@@ -63,17 +63,36 @@ class RestContract:
     def _check_body(self, place: str, content: Any, media: str, body: bytes) -> None:
         if media not in content:
             raise Fault(f"{place}: an undocumented body: {body[:SHOWN]!r}")
-        validator = self._validator(place, content[media])
-        for value in _values(media, body):
-            _check(validator, value, place)
-
-    def _validator(self, place: str, content: dict[str, Any]) -> Draft202012Validator:
-        """That of a body, or of what a stream is made of."""
         if place not in self._validators:
-            schema = content.get("x-itemSchema", content["schema"])
-            whole = {"components": {"schemas": self._schemas}, **schema}
-            self._validators[place] = Draft202012Validator(whole)
-        return self._validators[place]
+            self._validators[place] = dict(self._parts(content[media]))
+        validators, streamed = self._validators[place], "x-itemSchema" in content[media]
+        for value in _values(media, body):
+            kind = value.get("type") if streamed else None
+            if kind not in validators:
+                raise Fault(f"{place}: an undocumented part: {kind}")
+            _check(validators[kind], value, place)
+
+    def _parts(self, content: Any) -> Iterator[tuple[str | None, Draft202012Validator]]:
+        """A validator for the body, or one for each `type` of which a stream is made: to try every
+        member of a union for every frame would take most of the time of a test."""
+        streamed = "x-itemSchema" in content
+        for schema in self._members(content["x-itemSchema"]) if streamed else [content["schema"]]:
+            own = self._resolved(schema)
+            kind = own.get("properties", {}).get("type") if streamed else None
+            validator = Draft202012Validator({"components": {"schemas": self._schemas}, **own})
+            yield None if kind is None else kind["enum"][0], validator
+
+    def _members(self, schema: Any) -> Iterator[Any]:
+        """The members of a union of unions."""
+        inner = self._resolved(schema)
+        if "anyOf" not in inner:
+            yield schema
+            return
+        for member in inner["anyOf"]:
+            yield from self._members(member)
+
+    def _resolved(self, schema: Any) -> Any:
+        return self._schemas[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
 
 
 class SocketContract:
@@ -84,11 +103,12 @@ class SocketContract:
         components = document["components"]
         sent = document["operations"]["send_frames"]["messages"]
         names = [message["$ref"].rpartition("/")[2] for message in sent]
+        payloads = {name: components["messages"][name]["payload"]["$ref"] for name in names}
         self._validators = {
             name: Draft7Validator(
-                {"components": components, "allOf": [components["messages"][name]["payload"]]}
+                {"components": components, **components["schemas"][ref.rpartition("/")[2]]}
             )
-            for name in names
+            for name, ref in payloads.items()
         }
 
     def check(self, frame: dict[str, Any]) -> None:
