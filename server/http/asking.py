@@ -7,7 +7,7 @@ from starlette.types import ASGIApp
 
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.ids import RunId, UserId, is_uuid
-from protocol.rest import InvalidId, InvalidRequest, NoSuchRun
+from protocol.rest import InvalidRequest
 from server.access import visible_run
 from server.http.answers import invalid, json, refusal
 from server.http.sign_in import SignIn
@@ -17,7 +17,7 @@ Handler = Callable[[Request, UserId], Awaitable[ASGIApp]]
 """A Starlette response is an ASGI application."""
 
 
-class NoUuid(Exception):
+class InvalidId(Exception):
     """The id in the path is no UUID."""
 
 
@@ -29,15 +29,15 @@ def signed_in(sign_in: SignIn, handler: Handler) -> Callable[[Request], Awaitabl
             unsafe = request.method != "GET"
             user = sign_in.identify(request.headers, request.cookies, unsafe=unsafe)
             return await handler(request, user)
-        except NoUuid:
-            return json(InvalidId(), 400)
+        except InvalidId:
+            return json({"error": "invalid id"}, 400)
         except InvalidRequest as error:
             return invalid(error)
         except StoreUnavailable as error:
             return refusal(ProtocolError(ErrorCode.STORE_UNAVAILABLE, str(error)))
         except ProtocolError as error:
             if error.code is ErrorCode.NOT_FOUND and error.field == "run_id":
-                return json(NoSuchRun(), 404)
+                return json({"error": "run not found"}, 404)
             return refusal(error)
 
     return answer
@@ -47,5 +47,5 @@ async def run_of(store: Store, request: Request, user: UserId) -> RunRecord:
     """The run that the path names, if it is the user's."""
     run_id = request.path_params["id"]
     if not is_uuid(run_id):
-        raise NoUuid
+        raise InvalidId
     return await visible_run(store, user, RunId(run_id))

@@ -66,7 +66,7 @@ class RestContract:
         if place not in self._validators:
             self._validators[place] = dict(self._parts(content[media]))
         validators, streamed = self._validators[place], "x-itemSchema" in content[media]
-        for value in _values(media, body):
+        for value in _values(place, media, body):
             kind = value.get("type") if streamed else None
             if kind not in validators:
                 raise Fault(f"{place}: an undocumented part: {kind}")
@@ -207,8 +207,15 @@ def closed(document: Any) -> Any:
     return mapped(document, close)
 
 
-def _values(media: str, body: bytes) -> Iterator[Any]:
+def _values(place: str, media: str, body: bytes) -> list[Any]:
     """The value of a body, or each that a stream is made of."""
+    try:
+        return list(_decoded(media, body))
+    except ValueError as error:
+        raise Fault(f"{place}: not of its media type: {error}: {body[:SHOWN]!r}") from error
+
+
+def _decoded(media: str, body: bytes) -> Iterator[Any]:
     lines = body.split(b"\n")
     match media:
         case "application/json":

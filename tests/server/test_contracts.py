@@ -125,6 +125,7 @@ async def test_an_undocumented_status_code_or_media_type_is_a_fault(tmp_path: Pa
         ("GET", 404, JSON, error),
         ("GET", 401, JSON, error),
         ("GET", 200, "text/plain", b"{}"),
+        ("GET", 200, JSON, b"{"),
         ("GET", 500, "text/plain", b"Internal Server Error"),
         ("PUT", 200, JSON, b"{}"),
     ):
