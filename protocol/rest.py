@@ -47,7 +47,7 @@ _QUESTION = {"type": "string", "minLength": 1, "maxLength": QUESTION_MAX}
 # --- what is asked --------------------------------------------------------------------------------
 
 
-class LaunchBody(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class LaunchBody(Struct, frozen=True, kw_only=True):
     """`POST /api/runs`, checked. `input` holds `question` and everything else as it came."""
 
     project_id: Annotated[ProjectId, Meta(extra_json_schema={"format": "uuid"})]
@@ -63,7 +63,7 @@ class LaunchBody(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One of the models of `GET /api/flows`; left out or empty: the default."""
 
 
-class PlanBody(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class PlanBody(Struct, frozen=True, kw_only=True):
     """`POST /api/plans`: a project with a slash command, or with a flow and its input."""
 
     project_id: ProjectId | None = None
@@ -76,7 +76,7 @@ class PlanBody(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Of a plan that is stored already: is it still good?"""
 
 
-class RerunBody(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class RerunBody(Struct, frozen=True, kw_only=True):
     """`POST /api/runs/{id}/rerun`. Completed steps are reused, except `steps` and what depends on
     them."""
 

@@ -30,6 +30,10 @@ UNIONS: dict[str, Any] = {
 _RESOURCES = (Run, Step, Project, IndexRow, FlowInfo, Report)
 
 
+_ASKED = {route.body for route in ROUTES}
+"""What a client sends: it may leave out whatever has a default."""
+
+
 class Components:
     """The schemas of some types. `definitions` has every Struct and enum under its own name, and
     the unions of the wire; `of` is what stands where a type is used."""
@@ -43,8 +47,10 @@ class Components:
         )
         frame = {"anyOf": [self.named("stored_frame"), self.named("control_frame")]}
         unions = dict(zip(UNIONS, schemas, strict=False)) | {"frame": frame}
-        self._schemas = [*map(self.named, UNIONS), *schemas[len(UNIONS) :]]
+        used = [mapped(schema, _pattern_for_all) for schema in schemas[len(UNIONS) :]]
+        self._schemas: list[Schema] = [*map(self.named, UNIONS), *used]
         kinds = {kind.__name__: kind for kind in _kinds(self._types)}
+        found = mapped(found, _pattern_for_all)
         for name, schema in found.items():
             _complete(schema, kinds[name], docs_for(kinds[name], docs))
         if FramesPage.__name__ in found:
@@ -101,6 +107,15 @@ def mapped(schema: Any, change: Callable[[Schema], Schema]) -> Any:
             return schema
 
 
+def _pattern_for_all(schema: Schema) -> Schema:
+    r"""Patterns are JavaScript's, which has no `\A` and no `\Z`."""
+    match schema:
+        case {"pattern": str(pattern)}:
+            return {**schema, "pattern": pattern.replace(r"\A", "^").replace(r"\Z", "$")}
+        case _:
+            return schema
+
+
 def _complete(schema: Schema, kind: type, docs: dict[str, str]) -> None:
     """Say what the Struct or enum means and msgspec leaves out."""
     if kind.__doc__:
@@ -116,6 +131,8 @@ def _complete_struct(schema: Schema, kind: type[Struct], docs: dict[str, str]) -
     for field in msgspec.structs.fields(kind):
         if field.name in docs:
             schema["properties"][field.encode_name]["description"] = docs[field.name]
+    if kind in _ASKED:
+        return
     always = _always_there(kind)
     schema["required"] = [name for name in schema["properties"] if name in always]
     for name in always:
