@@ -1,6 +1,7 @@
 """The documents say what the server is, and every answer of the tests is as they say."""
 
 import json
+import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from click.testing import CliRunner
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
-from protocol.route import JSON
+from protocol.route import JSON, OF_RUN
+from protocol.route import Route as Told
 from protocol.routes import ROUTES, SESSION_COOKIE
 from server.cli import main
 from server.contracts import CONTRACTS
@@ -145,6 +147,51 @@ async def test_an_undocumented_frame_is_a_fault(home: House) -> None:
     for change in wrong:
         with pytest.raises(Fault):
             contract.check(frame | change)
+
+
+def asked(route: Told, run_id: str) -> tuple[str, str]:
+    """The method and an address of a route."""
+    path = route.path.replace("{id}", run_id)
+    return route.method, re.sub(r"\{\w+\}", "anything", path)
+
+
+SIGNED_IN = [route for route in ROUTES if route.signed_in]
+WITH_BODY = [route for route in ROUTES if route.body is not None]
+OF_ONE_RUN = [route for route in ROUTES if route.path.startswith(OF_RUN)]
+QUERIES = [
+    (route, it) for route in ROUTES for it in route.parameters if it.place == "query" and it.checked
+]
+
+
+async def test_strangers_are_answered_as_the_table_says(home: House) -> None:
+    foreign = {"Origin": "https://evil.example"}
+    async with httpx.AsyncClient(base_url=home.url, trust_env=False) as stranger:
+        for route in SIGNED_IN:
+            address = asked(route, MISSING)
+            assert (await stranger.request(*address)).status_code == 401, address
+            refused = await home.http.request(*address, headers=foreign)
+            assert refused.status_code == 403, address
+
+
+async def test_wrong_requests_are_answered_as_the_table_says(home: House) -> None:
+    run_id = await home.launch()
+    await home.end_of(run_id)
+    for route in OF_ONE_RUN:
+        for wrong, status in (("no-id", 400), (MISSING, 404)):
+            answer = await home.http.request(*asked(route, wrong))
+            assert answer.status_code == status, (route.name, wrong)
+    for route, parameter in QUERIES:
+        answer = await home.http.request(*asked(route, run_id), params={parameter.name: "!"})
+        assert answer.status_code == 400, (route.name, parameter.name)
+    for route in WITH_BODY:
+        for content, kind, status in (
+            (b"[]", JSON, 400), (b"{", JSON, 400), (b"{}", "text/plain", 415),
+            (b" " * (1024 * 1024 + 1), JSON, 413),
+        ):  # fmt: skip
+            answer = await home.http.request(
+                *asked(route, run_id), content=content, headers={"Content-Type": kind}
+            )
+            assert answer.status_code == status, (route.name, kind, content[:2])
 
 
 @pytest.mark.parametrize("levels", [65, 5_000])
