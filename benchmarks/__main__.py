@@ -20,6 +20,7 @@ import httpx
 from benchmarks.containment import containment_costs
 from benchmarks.fan_out import Costs, fan_out
 from benchmarks.relay import first_token
+from benchmarks.replay import replay_rows
 from benchmarks.rows import Row, millis, seconds, shares, show
 from benchmarks.server import Bench, stand_in
 from benchmarks.snapshot import snapshot_rows
@@ -40,6 +41,7 @@ async def main() -> int:
     rows += await agent_to_socket(rate=1_000, name="agent writes → socket, 1,000 frames/s")
     rows += await relay_rows()
     rows += [row for panes in (10, 100) for row in fan_out_rows(await fan_out(panes))]
+    rows += await replay_rows()
     rows += await containing()
     rows += await asyncio.to_thread(snapshot_rows)
     show(rows)

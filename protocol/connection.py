@@ -5,14 +5,14 @@ clock and the tasks. Nothing here waits, and nothing knows the time but by a `no
 only go forward).
 
 A connection holds one cursor for each run it follows, never a queue of frames. The shell reads
-the log or the hub from `Following.sent`, passes what it read through `Following.take` and sends
-what comes out. Subscribing again puts a new Following in place of the old one: a shell that finds
+what follows `Following.sent` in the log or the hub, sends it and notes it with `Following.take`.
+Subscribing again puts a new Following in place of the old one: a shell that finds
 `following[run_id]` to be another object than before drops what it has read.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from math import ceil
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -28,8 +28,6 @@ ABUSE_SECONDS = 10.0
 """So long above the rate before the socket is closed."""
 MAX_GARBAGE = 20
 """So many messages in a row without a usable id before the socket is closed."""
-MAX_WAITING = 16
-"""So many messages may wait for their answers at once."""
 
 
 class Send(Struct, frozen=True):
@@ -47,19 +45,6 @@ class Close(Struct, frozen=True):
 
 
 Effect = Send | Handle | Close
-
-
-class Entry(Protocol):
-    """A committed frame as far as delivery needs to know it."""
-
-    @property
-    def seq(self) -> Seq: ...
-
-    @property
-    def outline(self) -> bool: ...
-
-
-EntryT = TypeVar("EntryT", bound=Entry)
 
 
 class LogState(NamedTuple):
@@ -107,53 +92,40 @@ def _kept(log: LogState, cursor: Cursor) -> Seq:
 
 
 class Following:
-    """One subscription: a cursor, never a queue. `target` is the head when it began."""
+    """One subscription: a cursor, never a queue. `head` is the log's when it began."""
 
-    def __init__(self, *, sent: Seq, target: Seq, detail: Detail) -> None:
+    def __init__(self, *, sent: Seq, head: Seq, shown_head: Seq, detail: Detail) -> None:
         self.sent = sent
         """Up to here everything was sent, or is not shown: read on after it."""
+        self.head = head
+        self.shown_head = shown_head
+        """The last frame up to `head` that this detail shows."""
         self.detail = detail
         self.live = False
         """Whether all that was there when it began has been sent."""
-        self._target = target
         self._shown = sent
 
     @property
     def outline(self) -> bool:
         return self.detail is Detail.OUTLINE
 
-    def take(self, entries: Iterable[EntryT]) -> Iterator[EntryT]:
-        """The entries to send, in order; what was sent before or does not follow is left.
-
-        In outline the entries are all that an outline shows after `sent`, or all there are.
-        """
-        for entry in entries:
-            if entry.seq <= self.sent:
-                continue
-            if entry.seq != self.sent + 1 and not self.outline:
-                return
-            self.sent = entry.seq
-            if entry.outline or not self.outline:
-                self._shown = entry.seq
-                yield entry
-
-    def take_all(self, last: Seq, shown: Seq | None) -> None:
-        """Take what was made ready for exactly this cursor, up to `last`; `shown` is the last frame
-        in it, None when this detail shows none of it."""
-        self.sent = last
+    def take(self, through: Seq, shown: Seq | None) -> None:
+        """What lies between the cursor and `through` is sent; `shown` is the last frame in it, None
+        when this detail shows none of it."""
+        self.sent = through
         if shown is not None:
             self._shown = shown
 
-    def skip_to(self, seq: Seq) -> None:
-        """An outline read found nothing more to show up to here."""
-        self.sent = Seq(max(self.sent, seq))
+    def skip(self, head: Seq) -> None:
+        """Frames after the cursor have expired: go on after `head`."""
+        self.sent = self._shown = head
 
     def caught_up(self, run_id: RunId) -> FlowRunCaughtUp | None:
         """Once, when all that was there when it began has been sent.
 
         It names the last frame sent, or the start when there was nothing to send.
         """
-        if self.live or self.sent < self._target:
+        if self.live or self.sent < self.head:
             return None
         self.live = True
         return FlowRunCaughtUp(run_id=run_id, seq=self._shown)
@@ -213,10 +185,10 @@ class Connection:
             raise BadMessage(
                 "an earlier message with this id is not answered yet", id=command.id, field="id"
             )
-        if len(self._waiting) >= MAX_WAITING:
+        if len(self._waiting) >= self._limits.waiting:
             raise ProtocolError(
                 ErrorCode.BUSY,
-                f"{MAX_WAITING} messages wait for their answers",
+                f"{self._limits.waiting} messages wait for their answers",
                 hint="wait for an answer before asking more",
                 retry_after_ms=1000,
             )

@@ -174,6 +174,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     burst: int
     per_second: int
     heartbeat_seconds: float
+    fragments: int = 64
+    waiting: int = 16
 
 
 class Control(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -25,6 +25,7 @@ TAGS = {
     Tag.FLOWS: "What can be run, and with which plan.",
     Tag.PROJECTS: "What can be reviewed.",
     Tag.SIGN_IN: "Credentials for browsers and sockets.",
+    Tag.USERS: "Who may come in, and what is theirs. For the operator alone.",
     Tag.SERVER: "The server itself.",
 }
 SECURITY: Schema = {
@@ -37,9 +38,17 @@ SECURITY: Schema = {
     },
 }
 _IN_PATH = re.compile(r"\{(\w+)")
+_RETRY: Schema = {
+    "Retry-After": {
+        "description": "Seconds, where the same request may succeed then.",
+        "schema": {"type": "integer"},
+    }
+}
 _HEADERS: dict[int, Schema] = {
     401: {"WWW-Authenticate": {"schema": {"type": "string", "const": "Bearer"}}},
-    429: {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}},
+    409: _RETRY,
+    429: _RETRY,
+    503: _RETRY,
 }
 
 

@@ -28,11 +28,14 @@ from protocol.checks import (
 from protocol.codec import NESTING, parse_json, place_of, sentence_of, too_deep
 from protocol.commands import Band, CommandText, Cursor, Detail, LaunchKey, ShortText
 from protocol.errors import BadMessage, ErrorCode
-from protocol.ids import Gen, PlanId, ProjectId, RunId, Seq, StepId, UserId
+from protocol.ids import Gen, PlanId, ProjectId, RunId, Seq, StepId
 from protocol.plan import FlowPlan
 from protocol.resources import FlowInfo, ModelInfo, Project, Run, Step
 
 B = TypeVar("B", bound=Struct)
+
+LIST_LIMIT = 100
+"""Runs in one answer of the run list, and rows of a live one."""
 
 RECORDING = "podium.recording"
 RECORDING_VERSION = 1
@@ -91,12 +94,6 @@ class ProjectBody(Struct, frozen=True):
     path: str
 
 
-class SessionBody(Struct, frozen=True):
-    """`POST /api/session`: the token, for the cookie."""
-
-    token: str
-
-
 class ListQuery(Struct, frozen=True, kw_only=True):
     """`GET /api/runs`, checked: runs of one project, or older than one run."""
 
@@ -151,16 +148,6 @@ class FlowList(Struct, frozen=True):
 
 class ProjectList(Struct, frozen=True):
     projects: list[Project]
-
-
-class TicketMade(Struct, frozen=True):
-    ticket: str
-    """Good for one socket, said in its `hello`."""
-    expires_in_seconds: float
-
-
-class SessionOpened(Struct, frozen=True):
-    user_id: UserId
 
 
 class Alive(Struct, frozen=True, kw_only=True):

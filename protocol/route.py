@@ -16,6 +16,13 @@ LINES = "application/x-ndjson"
 
 OF_RUN = "/api/runs/{id}"
 """Where the paths of one run begin."""
+SIGNED_IN = (
+    ErrorCode.UNAUTHENTICATED,
+    ErrorCode.FORBIDDEN,
+    ErrorCode.RATE_LIMITED,
+    ErrorCode.STORE_UNAVAILABLE,
+)
+"""What comes of asking as somebody: not known, not from here or not for them, too often."""
 
 
 class Tag(StrEnum):
@@ -26,6 +33,7 @@ class Tag(StrEnum):
     FLOWS = "flows"
     PROJECTS = "projects"
     SIGN_IN = "sign-in"
+    USERS = "users"
     SERVER = "server"
 
 
@@ -93,7 +101,7 @@ class Route(Struct, frozen=True, kw_only=True):
             yield Answer(404, NoSuchRun, "There is no such run, or it is not yours.")
         codes = [*self.codes]
         if self.signed_in:
-            codes += [ErrorCode.UNAUTHENTICATED, ErrorCode.FORBIDDEN, ErrorCode.STORE_UNAVAILABLE]
+            codes += SIGNED_IN
         if self.body is not None:
             codes.append(ErrorCode.TOO_LARGE)
             yield refused(415, ErrorCode.BAD_MESSAGE)

@@ -23,6 +23,7 @@ from protocol.frames import (
 from protocol.report import Report
 from protocol.resources import Project
 from protocol.rest import (
+    LIST_LIMIT,
     Alive,
     Cancelled,
     Draining,
@@ -42,12 +43,22 @@ from protocol.rest import (
     RerunBody,
     RunDetail,
     RunList,
-    SessionBody,
-    SessionOpened,
-    TicketMade,
     UnknownFlow,
 )
 from protocol.route import EVENTS, LINES, MARKDOWN, Answer, Parameter, Route, Tag, refused
+from protocol.users import (
+    Admitted,
+    NewToken,
+    NewUser,
+    ProjectChange,
+    SessionBody,
+    SessionInfo,
+    SessionOpened,
+    Ticket,
+    TicketBody,
+    UserInfo,
+    UserList,
+)
 
 SESSION_COOKIE = "podium_session"
 
@@ -70,12 +81,15 @@ STREAM = (
     FlowRunLagging,
     FlowRunDraining,
 )
-_LAUNCH = (
+_STOPPING = refused(503, ErrorCode.BUSY)
+"""Of what a server that stops begins no more."""
+_PLAN = (
     ErrorCode.NOT_FOUND,
     ErrorCode.BAD_ARGUMENTS,
-    ErrorCode.KEY_CONFLICT,
+    ErrorCode.BUSY,
     ErrorCode.AGENT_UNAVAILABLE,
 )
+_LAUNCH = (*_PLAN, ErrorCode.KEY_CONFLICT)
 
 ROUTES: tuple[Route, ...] = (
     Route(
@@ -90,6 +104,7 @@ ROUTES: tuple[Route, ...] = (
             Answer(201, Launched, "The run is stored, and begins."),
             Answer(200, Launched, "The run that this key and body launched before."),
             Answer(422, UnknownFlow, "There is no flow of that name."),
+            _STOPPING,
         ),
         codes=_LAUNCH,
     ),
@@ -98,7 +113,7 @@ ROUTES: tuple[Route, ...] = (
         path="/api/runs",
         name="list_runs",
         tag=Tag.RUNS,
-        summary="List runs, the newest first, at most 100",
+        summary=f"List runs, the newest first, at most {LIST_LIMIT}",
         parameters=(
             Parameter("project_id", "query", Uuid, "Only those of this project."),
             Parameter("before", "query", Uuid, "Only those that are older than this run."),
@@ -148,8 +163,9 @@ ROUTES: tuple[Route, ...] = (
         answers=(
             Answer(201, Launched, "The new run is stored, and begins."),
             Answer(200, Launched, "The run that this key and body made before."),
+            _STOPPING,
         ),
-        codes=(*_LAUNCH, ErrorCode.BUSY),
+        codes=_LAUNCH,
     ),
     Route(
         method="GET",
@@ -186,9 +202,8 @@ ROUTES: tuple[Route, ...] = (
         answers=(
             Answer(200, about="Events, each a frame.", media=EVENTS, items=STREAM),
             Answer(204, about="The run has ended, and the cursor is its end: stay away."),
-            refused(503, ErrorCode.BUSY),
+            _STOPPING,
         ),
-        codes=(ErrorCode.RATE_LIMITED,),
     ),
     Route(
         method="GET",
@@ -230,13 +245,8 @@ ROUTES: tuple[Route, ...] = (
         summary="Plan a launch without running it",
         about="The plan is stored: a launch with its `plan_id` runs exactly it.",
         body=PlanBody,
-        answers=(Answer(200, Planned),),
-        codes=(
-            ErrorCode.NOT_FOUND,
-            ErrorCode.BAD_ARGUMENTS,
-            ErrorCode.UNKNOWN_FLOW,
-            ErrorCode.AGENT_UNAVAILABLE,
-        ),
+        answers=(Answer(200, Planned), _STOPPING),
+        codes=(*_PLAN, ErrorCode.UNKNOWN_FLOW),
     ),
     Route(
         method="GET",
@@ -251,7 +261,7 @@ ROUTES: tuple[Route, ...] = (
         path="/api/projects",
         name="list_projects",
         tag=Tag.PROJECTS,
-        summary="List the projects",
+        summary="List the projects that you are a member of",
         answers=(Answer(200, ProjectList),),
     ),
     Route(
@@ -260,6 +270,8 @@ ROUTES: tuple[Route, ...] = (
         name="add_project",
         tag=Tag.PROJECTS,
         summary="Make a folder of the server's machine a project",
+        about="The operator makes one of any folder that the settings allow. Others may name one of"
+        " theirs, as it is listed.",
         body=ProjectBody,
         answers=(Answer(200, Project, "The project, which may have been one already."),),
         codes=(ErrorCode.BAD_ARGUMENTS,),
@@ -272,7 +284,27 @@ ROUTES: tuple[Route, ...] = (
         summary="Sign a browser in: the token, for a cookie",
         body=SessionBody,
         answers=(Answer(200, SessionOpened, "The cookie is set."),),
-        codes=(ErrorCode.UNAUTHENTICATED, ErrorCode.FORBIDDEN),
+        codes=(ErrorCode.UNAUTHENTICATED, ErrorCode.FORBIDDEN, ErrorCode.RATE_LIMITED),
+        signed_in=False,
+    ),
+    Route(
+        method="GET",
+        path="/api/session",
+        name="get_session",
+        tag=Tag.SIGN_IN,
+        summary="Show who is signed in",
+        answers=(Answer(200, SessionInfo),),
+    ),
+    Route(
+        method="DELETE",
+        path="/api/session",
+        name="end_session",
+        tag=Tag.SIGN_IN,
+        summary="Sign a browser out",
+        about="The session is over wherever its cookie is. A browser that has none is answered the"
+        " same.",
+        answers=(Answer(204, about="Nobody is signed in by a cookie."),),
+        codes=(ErrorCode.FORBIDDEN, ErrorCode.STORE_UNAVAILABLE),
         signed_in=False,
     ),
     Route(
@@ -281,8 +313,68 @@ ROUTES: tuple[Route, ...] = (
         name="make_ticket",
         tag=Tag.SIGN_IN,
         summary="Make a single-use ticket for a socket",
-        answers=(Answer(201, TicketMade),),
-        codes=(ErrorCode.RATE_LIMITED,),
+        about="For your own socket, or by a service account for that of a user.",
+        body=TicketBody,
+        answers=(Answer(201, Ticket),),
+        codes=(ErrorCode.NOT_FOUND, ErrorCode.BAD_ARGUMENTS),
+    ),
+    Route(
+        method="GET",
+        path="/api/users",
+        name="list_users",
+        tag=Tag.USERS,
+        summary="List the users, the revoked ones too",
+        answers=(Answer(200, UserList),),
+    ),
+    Route(
+        method="POST",
+        path="/api/users",
+        name="add_user",
+        tag=Tag.USERS,
+        summary="Let somebody in, with a first token",
+        body=NewUser,
+        answers=(Answer(201, Admitted, "The one time that the token is shown."),),
+        codes=(ErrorCode.BAD_ARGUMENTS, ErrorCode.KEY_CONFLICT),
+    ),
+    Route(
+        method="DELETE",
+        path="/api/users/{name}",
+        name="revoke_user",
+        tag=Tag.USERS,
+        summary="End a user, with every token and every visit",
+        about="Doing it twice is doing it once.",
+        answers=(Answer(200, UserInfo),),
+        codes=(ErrorCode.NOT_FOUND,),
+    ),
+    Route(
+        method="POST",
+        path="/api/users/{name}/tokens",
+        name="add_token",
+        tag=Tag.USERS,
+        summary="Make a further token of a user",
+        body=NewToken,
+        answers=(Answer(201, Admitted, "The one time that the token is shown."),),
+        codes=(ErrorCode.NOT_FOUND, ErrorCode.BUSY),
+    ),
+    Route(
+        method="DELETE",
+        path="/api/users/{name}/tokens/{token}",
+        name="revoke_token",
+        tag=Tag.USERS,
+        summary="End one token, with what it opened",
+        about="Doing it twice is doing it once. `token` is its id.",
+        answers=(Answer(200, UserInfo),),
+        codes=(ErrorCode.NOT_FOUND,),
+    ),
+    Route(
+        method="POST",
+        path="/api/users/{name}/projects",
+        name="change_projects",
+        tag=Tag.USERS,
+        summary="Make a user a member of projects, and of others no longer",
+        body=ProjectChange,
+        answers=(Answer(200, UserInfo),),
+        codes=(ErrorCode.NOT_FOUND, ErrorCode.BAD_ARGUMENTS, ErrorCode.BUSY),
     ),
     Route(
         method="GET",

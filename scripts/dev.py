@@ -69,6 +69,8 @@ what follows TARGET is passed on:
 
 environment:
   PODIUM_SKIP_APT=1  install none of Debian's packages
+  PODIUM_SOAK_HOURS=8
+                     how long the longest of `soak` goes on
   CI=true            `test` refuses to start without Chromium and bubblewrap
   PODIUM_NO_SKIPS=1  a skipped test is a failed one"""
 

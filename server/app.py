@@ -2,8 +2,9 @@
 
 import asyncio
 import mimetypes
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -14,6 +15,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flows import registry
+from protocol.rest import AgentState, Alive, Draining, Ready
 from server import __version__
 from server.agent import agent_of
 from server.agents.copies.trees import PinnedTrees
@@ -21,23 +23,36 @@ from server.channel.commands import Commands
 from server.channel.hub import MemoryHub
 from server.channel.websocket import Channel
 from server.endpoints import models_of, roles_of
-from server.guards import unknown_roles
+from server.guards import problems_of_several, unknown_roles
 from server.http.answers import json
 from server.http.contracts import contract_routes, documents
+from server.http.entrance import Entrance
 from server.http.log import LogRoutes
+from server.http.peers import Peers
 from server.http.rest import Rest
-from server.http.sign_in import SignIn, allowed_hosts, allowed_origins
+from server.http.sessions import Sessions
+from server.http.sign_in import SignIn, local_token, places_of
 from server.http.sse import Events
 from server.http.tickets import Tickets
+from server.http.users import UserRoutes
 from server.logs import logger
 from server.memory import available_memory
 from server.ports import AgentRunner, AgentUnavailable, Clock, Ids
+from server.rates import Rates
 from server.runs.housekeeping import keep_house
 from server.runs.launch import Launcher
 from server.runs.rooms import Clocks, Rooms
 from server.runs.runner import Runner
+from server.runs.under_way import UnderWay
+from server.runs.unseen import stop_unseen
 from server.settings import Settings, SettingsError
+from server.stopping import Gate
 from server.stores.sqlite import SqliteStore
+from server.users.accounts import Accounts, Ground
+from server.users.audit import Audit
+from server.users.directory import Directory
+from server.users.tokens import kept_secret
+from server.users.visits import Visits
 from server.world import RandomIds, SystemClock, boot_id
 
 log = logger(__name__)
@@ -52,11 +67,32 @@ CONTENT_POLICY = (
 class Podium:
     """The running parts of one server. `opened()` gives one that is ready."""
 
-    def __init__(self, app: Starlette, channel: Channel, events: Events, runner: Runner) -> None:
+    def __init__(
+        self,
+        app: Starlette,
+        *,
+        channel: Channel,
+        events: Events,
+        runner: Runner,
+        under_way: UnderWay,
+        gate: Gate,
+        sign_in: SignIn,
+    ) -> None:
         self.app = app
         self.channel = channel
         self.events = events
         self.runner = runner
+        self.under_way = under_way
+        self.gate = gate
+        self.sign_in = sign_in
+
+    async def drain(self) -> None:
+        """Say goodbye to every client; the first part of a stop. The gate is closed by then at the
+        latest."""
+        self.gate.close()
+        # First, so that whoever waits for a launch has its answer before its socket is closed.
+        await self.under_way.stop()
+        await asyncio.gather(self.channel.drain(), self.events.drain())
 
 
 @asynccontextmanager
@@ -94,6 +130,11 @@ async def opened(
         store = await stack.enter_async_context(
             SqliteStore(settings.directory, clock=clock, committed=hub.publish, boot_id=boot)
         )
+        trail = Audit(settings.directory, clock=clock)
+        stack.push_async_callback(trail.stop)
+        ground = Ground(store, store, settings, clock, trees.check)
+        accounts = await Accounts.opened(ground, token)
+        _require_settings_for_all(settings, accounts, agent)
         for path in projects:
             checked = await trees.check(path)
             await store.add_project(checked, checked.name or str(checked))
@@ -113,34 +154,99 @@ async def opened(
         runner = Runner(rooms)
         stack.push_async_callback(runner.stop)
         await runner.start()
-        keeping = asyncio.create_task(
-            keep_house(store, clock, frames_days=settings.frames_days), name="housekeeping"
-        )
+        accounts.withdrawn = partial(stop_unseen, store, runner)
+        await accounts.withdrawn()
+        secret = await asyncio.to_thread(kept_secret, settings.directory / "session.key")
+        visits = Visits(accounts.directory, clock=clock)
+        accounts.changed.append(visits.changed)
+        keeping = [
+            asyncio.create_task(keep_house(store, clock, frames_days=settings.frames_days)),
+            asyncio.create_task(visits.watch()),
+            asyncio.create_task(trail.run()),
+        ]
         stack.push_async_callback(_cancelled, keeping)
-        yield _assemble(settings, token, rooms=rooms, hub=hub, runner=runner, contracts=contracts)
+        sign_in = SignIn(
+            accounts,
+            places_of(settings),
+            peers=Peers(settings.trusted_proxies),
+            sessions=Sessions(secret, clock=clock),
+            visits=visits,
+            audit=trail,
+            clock=clock,
+        )
+        podium = _assemble(
+            settings, sign_in, rooms=rooms, hub=hub, runner=runner, contracts=contracts
+        )
+        beating = asyncio.create_task(podium.channel.beat(), name="heartbeats")
+        stack.push_async_callback(_cancelled, [beating])
+        stack.push_async_callback(podium.under_way.stop)
+        yield podium
+
+
+def _require_settings_for_all(settings: Settings, accounts: Accounts, agent: AgentRunner) -> None:
+    """Several users need what a single one does without; raises SettingsError."""
+
+    def several(directory: Directory) -> None:
+        if directory.others and settings.containment == "auto":
+            agent.require_containment()
+
+    others = accounts.directory.others
+    if others:
+        some = ", ".join([*others[:5], "…"] if others[5:] else others)
+        problems = problems_of_several(settings, f"podium has several users ({some})")
+        if problems:
+            raise SettingsError(problems)
+    several(accounts.directory)
+    accounts.changed.append(several)
+
+
+@asynccontextmanager
+async def opened_accounts(settings: Settings) -> AsyncIterator[tuple[Accounts, Audit]]:
+    """The accounts of DIR and its audit log, while no server runs on it. Raises StoreError when one
+    does."""
+    clock = SystemClock()
+    await asyncio.to_thread(settings.directory.mkdir, 0o700, parents=True, exist_ok=True)
+    boot = await asyncio.to_thread(boot_id)
+    trees = await asyncio.to_thread(_pinned_trees, settings)
+    token = await asyncio.to_thread(local_token, settings)
+    store = SqliteStore(
+        settings.directory, clock=clock, committed=lambda entries: None, boot_id=boot
+    )
+    async with store:
+        ground = Ground(store, store, settings, clock, trees.check)
+        trail = Audit(settings.directory, clock=clock)
+        try:
+            yield await Accounts.opened(ground, token), trail
+        finally:
+            await trail.stop()
 
 
 def _assemble(
     settings: Settings,
-    token: str,
+    sign_in: SignIn,
     *,
     rooms: Rooms,
     hub: MemoryHub,
     runner: Runner,
     contracts: Mapping[str, bytes],
 ) -> Podium:
-    sign_in = SignIn(
-        token,
-        hosts=allowed_hosts(settings),
-        origins=allowed_origins(settings),
-        clock=rooms.clock,
-    )
-    launcher = Launcher(rooms, begin=runner.begin)
+    gate = Gate()
+    limits = settings.limits
+    under_way = UnderWay(limits, clock=rooms.clock, gate=gate, live=runner.live)
+    launcher = Launcher(rooms, begin=runner.begin, under_way=under_way)
     commands = Commands(
         store=rooms.store, launcher=launcher, runner=runner, catalogue=rooms.catalogue
     )
-    tickets = Tickets(rooms.clock)
-    events = Events(store=rooms.store, hub=hub, clock=rooms.clock, sign_in=sign_in)
+    tickets = Tickets(rooms.clock, sign_in.stands, most=limits.tickets_per_user)
+    events = Events(
+        store=rooms.store,
+        hub=hub,
+        clock=rooms.clock,
+        sign_in=sign_in,
+        gate=gate,
+        limits=limits,
+        stall_seconds=settings.stall_seconds,
+    )
     channel = Channel(
         store=rooms.store,
         hub=hub,
@@ -149,7 +255,8 @@ def _assemble(
         clock=rooms.clock,
         build=__version__,
         tickets=tickets,
-        beside=[events.drain],
+        gate=gate,
+        limits=limits,
         stall_seconds=settings.stall_seconds,
     )
     rest = Rest(
@@ -159,26 +266,44 @@ def _assemble(
         trees=rooms.trees,
         catalogue=rooms.catalogue,
         sign_in=sign_in,
-        tickets=tickets,
     )
     routes = [
         *rest.routes(),
+        *Entrance(sign_in=sign_in, tickets=tickets).routes(),
+        *UserRoutes(sign_in=sign_in).routes(),
         *events.routes(),
-        *LogRoutes(store=rooms.store, sign_in=sign_in).routes(),
+        *LogRoutes(
+            store=rooms.store, sign_in=sign_in, stall_seconds=settings.stall_seconds
+        ).routes(),
         WebSocketRoute("/api/ws", channel.endpoint),
         Route("/healthz", _healthz),
-        Route("/readyz", _readyz(rooms, channel)),
+        Route("/readyz", _readyz(rooms, gate)),
         *contract_routes(contracts),
         Mount("/", StaticFiles(directory=WEB, html=True, check_dir=False)),
     ]
     app = Starlette(routes=routes)
     app.add_middleware(SafeHeaders)
-    return Podium(app, channel, events, runner)
+    app.state.rates = Rates(
+        "requests",
+        burst=limits.request_burst,
+        per_second=limits.requests_per_second,
+        clock=rooms.clock,
+    )
+    return Podium(
+        app,
+        channel=channel,
+        events=events,
+        runner=runner,
+        under_way=under_way,
+        gate=gate,
+        sign_in=sign_in,
+    )
 
 
-async def _cancelled(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait([task])
+async def _cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
 
 
 class SafeHeaders:
@@ -203,36 +328,40 @@ class SafeHeaders:
 
 
 async def _healthz(request: Request) -> Response:
-    return json({"status": "ok", "build": __version__})
+    return json(Alive(build=__version__))
 
 
-def _readyz(rooms: Rooms, channel: Channel):  # type: ignore[no-untyped-def]
+def _readyz(rooms: Rooms, gate: Gate):  # type: ignore[no-untyped-def]
     async def readyz(request: Request) -> Response:
         """200 when requests are taken. Whether an agent can start is told beside it: a server
         without one still shows its runs and says what is missing."""
-        if channel.draining:
-            return json({"status": "draining"}, 503)
-        return json({"status": "ready", "agent": await _agent_state(rooms)})
+        if gate.closed:
+            return json(Draining(), 503)
+        return json(Ready(agent=await _agent_state(rooms)))
 
     return readyz
 
 
-async def _agent_state(rooms: Rooms) -> dict[str, object]:
+async def _agent_state(rooms: Rooms) -> AgentState:
     try:
         version = await rooms.agent.check()
     except AgentUnavailable as error:
-        return {"available": False, "reason": error.reason, "hint": error.hint}
+        return AgentState(available=False, reason=error.reason, hint=error.hint)
     if rooms.models.none:
-        return {"available": False, "reason": "no_endpoint", "hint": "run `podium setup`"}
-    return {"available": True, "version": version}
+        return AgentState(available=False, reason="no_endpoint", hint="run `podium setup`")
+    return AgentState(available=True, version=version)
 
 
 def _trees(settings: Settings) -> PinnedTrees:
     """The cache of pinned copies, without what a crash has left in it."""
-    trees = PinnedTrees(
+    trees = _pinned_trees(settings)
+    trees.clean()
+    return trees
+
+
+def _pinned_trees(settings: Settings) -> PinnedTrees:
+    return PinnedTrees(
         settings.directory.resolve(),
         limit=settings.trees_mib * 1024 * 1024,
         roots=[Path(root).expanduser().resolve() for root in settings.project_roots],
     )
-    trees.clean()
-    return trees

@@ -346,3 +346,14 @@ def project_root(path: str) -> Path:
         if (folder / ".git").exists():
             return folder
     return start
+
+
+def _add_groups() -> None:
+    from server.audit_command import audit
+    from server.user_commands import user
+
+    main.add_command(audit)
+    main.add_command(user)
+
+
+_add_groups()

@@ -64,6 +64,9 @@ class Client:
     async def post(self, path: str, body: object = None) -> Any:
         return await self._ask("POST", path, content=msgspec.json.encode(body or {}))
 
+    async def delete(self, path: str) -> Any:
+        return await self._ask("DELETE", path)
+
     async def text(self, path: str) -> str:
         return (await self._send("GET", path)).text
 

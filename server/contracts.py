@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import msgspec
 
-from protocol import commands, errors, frames, plan, report, resources, rest, states
+from protocol import commands, errors, frames, plan, report, resources, rest, states, users
 from protocol.asyncapi import asyncapi
 from protocol.field_docs import Docs, docs_of
 from protocol.openapi import openapi
@@ -20,7 +20,7 @@ from server import __version__
 NOWHERE = "http://127.0.0.1:8765"
 """The usual address, for a document that no server has served."""
 
-MODULES = (commands, errors, frames, plan, report, resources, rest, states)
+MODULES = (commands, errors, frames, plan, report, resources, rest, states, users)
 
 
 def field_docs() -> Docs:

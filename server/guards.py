@@ -2,6 +2,8 @@
 no start. Pure but for looking whether a folder exists.
 """
 
+import ipaddress
+import re
 from collections.abc import Collection, Iterator
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,7 +23,7 @@ def problems(settings: "Settings") -> list[str]:
     out."""
     return [
         f"{settings.source(key)}: {key}: {says}"
-        for rule in (_data, _token, _addresses, _listening, _names, _containment, _roots)
+        for rule in (_data, _token, _addresses, _listening, _proxies, _names, _sharing, _roots)
         for key, says in rule(settings)
     ]
 
@@ -41,6 +43,10 @@ OF_THE_SYSTEM = {("/", name) for name in ("dev", "proc", "sys", "usr")}
 """Folders that cannot hold the data folder, as the first parts of a path."""
 Fault = tuple[str, str]
 """A key and what is wrong with it."""
+LEAST_PREFIX = {4: 16, 6: 48}
+"""Of a network of proxies: one that is wider was not meant."""
+_HEADER = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,99}")
+_NOT_A_USER = ("authorization", "cookie", "host", "origin", "x-forwarded-for", "x-forwarded-host")
 
 
 def _data(settings: "Settings") -> Iterator[Fault]:
@@ -161,27 +167,72 @@ def _nothing(name: str, known: Collection[str]) -> str:
 # ── several people, or a network ─────────────────────────────────────────────────────────────────
 
 
+def faults_of_several(settings: "Settings", why: str) -> list[Fault]:
+    """What the settings lack for several people; `why` says in a clause that there are some."""
+    faults = []
+    if settings.containment == "off":
+        says = f"`off` is not allowed while {why}; take it out, or set it to auto"
+        faults.append(("containment", says))
+    if not settings.project_roots:
+        says = (
+            f"is required while {why}; name the folders that hold what may be reviewed, as"
+            ' ["/srv/code"]'
+        )
+        faults.append(("project_roots", says))
+    return faults
+
+
+def problems_of_several(settings: "Settings", why: str) -> list[str]:
+    """The same as `problems` has them."""
+    return [
+        f"{settings.source(key)}: {key}: {says}" for key, says in faults_of_several(settings, why)
+    ]
+
+
 def _why_shared(settings: "Settings") -> str:
     if not is_loopback(settings.host):
         return f"podium listens beyond loopback (host = {settings.host})"
+    if settings.trusted_proxies:
+        return "a proxy is trusted (trusted_proxies)"
     return f"several users are named ({', '.join(sorted(settings.users))})"
 
 
-def _containment(settings: "Settings") -> Iterator[Fault]:
-    if settings.containment == "off" and settings.shared:
+def _sharing(settings: "Settings") -> Iterator[Fault]:
+    if settings.shared:
+        yield from faults_of_several(settings, _why_shared(settings))
+
+
+def _proxies(settings: "Settings") -> Iterator[Fault]:
+    header = settings.proxy_user_header
+    if header and not settings.trusted_proxies:
         yield (
-            "containment",
-            f"`off` is not allowed while {_why_shared(settings)}; take it out, or set it to auto",
+            "proxy_user_header",
+            "is believed from nobody; set trusted_proxies to the addresses of your proxy, as"
+            ' ["127.0.0.1/32"], or take it out',
         )
+    if header and (not _HEADER.fullmatch(header) or header.lower() in _NOT_A_USER):
+        yield "proxy_user_header", f"`{_shown(header)}` cannot name a user; take X-Forwarded-User"
+    for network in settings.trusted_proxies:
+        fault = _fault_of_proxy(network)
+        if fault:
+            yield "trusted_proxies", f"`{_shown(network)}` {fault}"
+
+
+def _fault_of_proxy(text: str) -> str | None:
+    try:
+        network = ipaddress.ip_network(text)
+    except ValueError:
+        return 'is no address and no network; write it as "10.0.0.7" or "10.0.0.0/28"'
+    least = LEAST_PREFIX[network.version]
+    if network.prefixlen < least and not network.is_loopback:
+        return (
+            f"trusts {network.num_addresses:,} addresses to say who somebody is; name the proxy"
+            f" itself (/{least} is the largest network taken)"
+        )
+    return None
 
 
 def _roots(settings: "Settings") -> Iterator[Fault]:
-    if settings.shared and not settings.project_roots:
-        yield (
-            "project_roots",
-            f"is required while {_why_shared(settings)}; name the folders that hold what may be"
-            ' reviewed, as ["/srv/code"]',
-        )
     for root in settings.project_roots:
         fault = _fault_of_root(root, settings.directory)
         if fault:

@@ -16,6 +16,7 @@ from msgspec import Meta, Struct
 from server import guards
 from server.addresses import fault_of, is_loopback, is_remote
 from server.keys import Keys
+from server.limits import LimitSettings
 
 S = TypeVar("S", bound=Struct)
 
@@ -99,6 +100,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The address that browsers use; required beyond loopback."""
     allowed_origins: list[str] = []
     """Further sites whose pages may use this server."""
+    trusted_proxies: list[str] = []
+    """Addresses or networks of reverse proxies, whose word on who asks is taken."""
+    proxy_user_header: str = ""
+    """The header in which they name the user; empty: they name none."""
     endpoints: dict[str, EndpointSettings] = {}
     """Servers of models, by name."""
     models: dict[str, ModelSettings] = {}
@@ -129,6 +134,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Keep each attempt's files, for looking into a failure."""
     stall_seconds: Seconds = 10.0
     """How long a client's socket may take nothing of what is sent before it is freed."""
+    limits: LimitSettings = LimitSettings()
+    """What one user, one socket and all together may take."""
     frames_days: Annotated[int, Meta(ge=1, le=3_650)] = 30
     """How long the frames of an ended run are kept."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -171,7 +178,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     @property
     def shared(self) -> bool:
         """Whether others than a single local user may get here."""
-        return not is_loopback(self.host) or len(self.users) > 1
+        return not is_loopback(self.host) or bool(self.trusted_proxies) or len(self.users) > 1
 
     @property
     def contained_required(self) -> bool:
@@ -200,6 +207,9 @@ ENDPOINT_ENVIRONMENT = {
     "OPENAI_MODEL": "model",
 }
 TABLES: dict[str, type[Struct]] = {"endpoints": EndpointSettings, "models": ModelSettings}
+"""Tables of tables with names."""
+SECTIONS: dict[str, type[Struct]] = {"limits": LimitSettings}
+"""Single tables."""
 FLAGS = "the command line"
 
 
@@ -356,6 +366,8 @@ class _Conversion:
                 self._note(f"{place}{key}", f"unknown key (known: {listed})")
             elif key in TABLES and not place:
                 good[key] = self._table(TABLES[key], value, key)
+            elif key in SECTIONS and not place:
+                good[key] = self._section(SECTIONS[key], value, key)
             else:
                 good[key] = self._value(known[key].type, value, f"{place}{key}")
         for key, field in known.items():
@@ -379,6 +391,14 @@ class _Conversion:
             else:
                 self._note(place, f"is no table; write [{place}]")
         return found
+
+    def _section(self, kind: type[S], values: Any, key: str) -> S | None:
+        if not isinstance(values, dict):
+            self._note(key, f"is no table; write [{key}]")
+            return None
+        before = len(self._problems)
+        good = self._fields(kind, values, f"{key}.")
+        return kind(**good) if len(self._problems) == before else None
 
     def _value(self, kind: Any, value: Any, key: str) -> Any:
         # A variable and a flag are text; a file has types.

@@ -113,6 +113,9 @@ class QwenRunner:
             )
         return installed.version
 
+    def require_containment(self) -> None:
+        self._guards = self._guards._replace(required=True)
+
     async def containment(self) -> Found:
         """What of it this host allows; tried once, and again while something is missing."""
         if not self._guards.contained:

@@ -92,7 +92,9 @@ class Commands:
                 send(answer)
                 begin()
             case Unsubscribe(run_id=run_id):
-                if run_id is not None:
+                if run_id is None:
+                    delivery.index.unfollow()
+                else:
                     delivery.unfollow(run_id)
                 send(FlowRunAck(id=command.id, run_id=run_id))
             case Flows():
@@ -103,13 +105,9 @@ class Commands:
                 send(FlowRunAck(id=command.id, plan=prepared.plan))
             case Hello() | Ping():
                 send(FlowRunAck(id=command.id))
-            case SubscribeIndex():
-                raise ProtocolError(
-                    ErrorCode.BAD_MESSAGE,
-                    "this server has no live run list yet",
-                    field="type",
-                    hint="GET /api/runs lists the runs",
-                )
+            case SubscribeIndex(project_id=project_id):
+                send(FlowRunAck(id=command.id))
+                delivery.index.follow(user, project_id)
             case _:
                 assert_never(command)
 

@@ -9,28 +9,40 @@ from server.ports import Batch, LogEntry
 
 RING_FRAMES = 4_096
 RING_BYTES = 4 * 1024 * 1024
+RINGS_BYTES = 64 * 1024 * 1024
+"""Of all rings together; past it those that were quiet the longest are emptied."""
 MAX_RINGS = 64
 """Rings kept for runs that nobody listens to; the log serves the others."""
 
 
 class Ring:
-    """The newest frames of one run, without a hole."""
+    """The newest frames of one run, without a hole, and its heads."""
 
     def __init__(self) -> None:
         self.entries: deque[LogEntry] = deque()
-        self._bytes = 0
+        self.bytes = 0
+        self.heads = {False: Seq(0), True: Seq(0)}
+        """The last frame that was published, by outline. They outlive the frames."""
         self._newest: dict[bool, Batch] = {}
         """What was made last up to the head, by outline: the readers of a tick share it."""
 
     def add(self, entry: LogEntry) -> None:
         self._newest.clear()
         if self.entries and entry.seq != self.entries[-1].seq + 1:
-            self.entries.clear()
-            self._bytes = 0
+            self.empty()
+        self.heads[False] = entry.seq
+        if entry.outline:
+            self.heads[True] = entry.seq
         self.entries.append(entry)
-        self._bytes += len(entry.data)
-        while len(self.entries) > RING_FRAMES or self._bytes > RING_BYTES:
-            self._bytes -= len(self.entries.popleft().data)
+        self.bytes += len(entry.data)
+        while len(self.entries) > RING_FRAMES or self.bytes > RING_BYTES:
+            self.bytes -= len(self.entries.popleft().data)
+
+    def empty(self) -> None:
+        """Let go of the frames: the log has them."""
+        self.entries.clear()
+        self._newest.clear()
+        self.bytes = 0
 
     def after(self, seq: Seq, *, outline: bool) -> Batch | None:
         if not self.entries or self.entries[0].seq > seq + 1:
@@ -56,18 +68,20 @@ class MemoryHub:
 
     def __init__(self) -> None:
         self._rings: OrderedDict[RunId, Ring] = OrderedDict()
-        self._listeners: dict[RunId, list[Callable[[], None]]] = {}
+        self._bytes = 0
+        self._listeners: dict[RunId, dict[Callable[[RunId], None], None]] = {}
+        self._watchers: dict[Callable[[RunId], None], None] = {}
 
     def publish(self, entries: Sequence[LogEntry]) -> None:
         for entry in entries:
-            ring = self._rings.get(entry.run_id)
-            if ring is None:
-                ring = self._rings[entry.run_id] = Ring()
-            ring.add(entry)
+            self._add(entry)
         for run_id in dict.fromkeys(entry.run_id for entry in entries):
             self._rings.move_to_end(run_id)
-            for wake in list(self._listeners.get(run_id, ())):
-                wake()
+            for wake in self._listeners.get(run_id, ()):
+                wake(run_id)
+        for run_id in dict.fromkeys(entry.run_id for entry in entries if entry.outline):
+            for changed in self._watchers:
+                changed(run_id)
         self._drop_idle()
 
     def after(self, run_id: RunId, seq: Seq, *, outline: bool) -> Batch | None:
@@ -75,19 +89,39 @@ class MemoryHub:
         ring = self._rings.get(run_id)
         return ring.after(seq, outline=outline) if ring else None
 
-    def listen(self, run_id: RunId, wake: Callable[[], None]) -> None:
-        listeners = self._listeners.setdefault(run_id, [])
-        if wake not in listeners:
-            listeners.append(wake)
+    def head(self, run_id: RunId, *, outline: bool) -> Seq:
+        ring = self._rings.get(run_id)
+        return ring.heads[outline] if ring else Seq(0)
 
-    def forget(self, run_id: RunId, wake: Callable[[], None]) -> None:
-        listeners = self._listeners.get(run_id, [])
-        if wake in listeners:
-            listeners.remove(wake)
+    def listen(self, run_id: RunId, wake: Callable[[RunId], None]) -> None:
+        self._listeners.setdefault(run_id, {})[wake] = None
+
+    def forget(self, run_id: RunId, wake: Callable[[RunId], None]) -> None:
+        listeners = self._listeners.get(run_id, {})
+        listeners.pop(wake, None)
         if not listeners:
             self._listeners.pop(run_id, None)
+
+    def watch(self, changed: Callable[[RunId], None]) -> None:
+        self._watchers[changed] = None
+
+    def unwatch(self, changed: Callable[[RunId], None]) -> None:
+        self._watchers.pop(changed, None)
+
+    def _add(self, entry: LogEntry) -> None:
+        ring = self._rings.get(entry.run_id)
+        if ring is None:
+            ring = self._rings[entry.run_id] = Ring()
+        before = ring.bytes
+        ring.add(entry)
+        self._bytes += ring.bytes - before
 
     def _drop_idle(self) -> None:
         idle = [run_id for run_id in self._rings if run_id not in self._listeners]
         for run_id in idle[: max(0, len(idle) - MAX_RINGS)]:
-            del self._rings[run_id]
+            self._bytes -= self._rings.pop(run_id).bytes
+        for ring in self._rings.values():
+            if self._bytes <= RINGS_BYTES:
+                break
+            self._bytes -= ring.bytes
+            ring.empty()

@@ -2,13 +2,12 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
+from itertools import count
 
-from starlette.datastructures import Headers
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from protocol.codec import MESSAGE_LIMIT
 from protocol.commands import Command, Hello
 from protocol.connection import HELLO_SECONDS, Close, Connection, Handle, Send, error_frame
 from protocol.errors import CLOSE_RULES, CloseCode, ErrorCode, ProtocolError
@@ -17,32 +16,33 @@ from protocol.ids import UserId
 from server.channel.commands import Commands
 from server.channel.delivery import Delivery
 from server.channel.outbox import Stalled, outbox_of
+from server.channel.waiting import Flag
 from server.http.answers import refusal
 from server.http.sign_in import Refused, SignIn
 from server.http.tickets import Tickets
+from server.limits import HEARTBEAT_SECONDS, LimitSettings, most_sockets, wire_limits
 from server.logs import logger
 from server.ports import Clock, Hub, Store, StoreUnavailable
+from server.stopping import Gate, return_times
+from server.users.deeds import tell_command, tell_sign_in
+from server.users.directory import Guest
 from server.world import rfc3339
 
 log = logger(__name__)
 
 SUBPROTOCOL = "podium.v1"
-LIMITS = Limits(
-    message_bytes=MESSAGE_LIMIT,
-    subscriptions=200,
-    sockets=32,
-    burst=64,
-    per_second=20,
-    heartbeat_seconds=15.0,
-)
 CLOSE_SECONDS = 10.0
 """So long a close may wait for a peer that reads slowly."""
-MAX_STRANGERS = 64
-"""Sockets that may wait for the ticket of their `hello`, each for HELLO_SECONDS."""
 MAX_CONTROL = 2_048
 """Control frames that may wait for one socket; more means that its reader is dead."""
-DRAIN_RETRY_MS = 2_000
+BEATS_AT_ONCE = 100
+"""Heartbeats between two looks at what else there is to do."""
+CLOSE_AT_ONCE, CLOSE_PAUSE, CLOSE_ROUNDS = 50, 0.05, 80
+"""At a stop so many sockets are closed at once, with a pause behind them; and more at once when
+that would take more rounds."""
 DRAIN_SECONDS = 2.0
+"""So long the last of them may take what is left for them."""
+ABORT_SECONDS = 1.0
 
 
 class Channel:
@@ -59,9 +59,11 @@ class Channel:
         build: str,
         stall_seconds: float,
         tickets: Tickets,
-        beside: Sequence[Callable[[], Awaitable[None]]] = (),
+        gate: Gate,
+        limits: LimitSettings,
     ) -> None:
-        """A socket that takes nothing for `stall_seconds` is given up."""
+        """A socket that takes nothing for `stall_seconds` is given up. A closed `gate` lets nobody
+        in."""
         self._store = store
         self._hub = hub
         self._commands = commands
@@ -71,67 +73,111 @@ class Channel:
         self._stall_seconds = stall_seconds
         self._sessions: dict[Session, UserId | None] = {}
         self._tickets = tickets
-        self._beside = beside
-        self.draining = False
+        self._gate = gate
+        self._limits = limits
+        self._wire_limits = wire_limits(limits)
+        self._most = most_sockets(limits)
+        self._numbers = count(1)
+        self._empty = asyncio.Event()
+        self._empty.set()
 
     async def endpoint(self, websocket: WebSocket) -> None:
         """Check who asks before the socket is accepted, then serve it to its end."""
         try:
-            user = self._admit(websocket)
-        except Refused as error:
+            guest = self._admit(websocket)
+        except ProtocolError as error:
+            self._sign_in.tell_refused(websocket, error)
             await websocket.send_denial_response(refusal(error))
             return
         if SUBPROTOCOL not in websocket.scope["subprotocols"]:
             await websocket.accept()
             await _close(websocket, CloseCode.UNSUPPORTED)
             return
-        await websocket.accept(subprotocol=SUBPROTOCOL)
         session = Session(
-            websocket, user, store=self._store, hub=self._hub, commands=self._commands,
+            websocket, guest, store=self._store, hub=self._hub, commands=self._commands,
             clock=self._clock, stall_seconds=self._stall_seconds, redeem=self._redeem,
+            limits=self._wire_limits, answered=self._answered, number=next(self._numbers),
         )  # fmt: skip
-        self._sessions[session] = user
+        self._sessions[session] = None if guest is None else guest.user
+        self._empty.clear()
         try:
-            if user is not None:
-                session.send(self._hello(user))
+            await websocket.accept(subprotocol=SUBPROTOCOL)
+            if guest is not None:
+                session.send(self._welcome(session, guest))
+                session.forget_request()
             await session.serve()
         finally:
+            self._sign_in.visits.left(session)
             del self._sessions[session]
+            if not self._sessions:
+                self._empty.set()
+
+    async def beat(self) -> None:
+        """Queue a heartbeat on every socket every HEARTBEAT_SECONDS: one clock for all of them."""
+        while True:
+            await self._clock.sleep(HEARTBEAT_SECONDS)
+            at = rfc3339(self._clock.now())
+            for number, session in enumerate(list(self._sessions)):
+                session.beat(at)
+                if number % BEATS_AT_ONCE == 0:
+                    await asyncio.sleep(0)
 
     async def drain(self) -> None:
-        """Stop taking clients, and say goodbye to all: on the sockets, and to the readers of
-        `beside`."""
-        self.draining = True
-        await asyncio.gather(self._drain_sockets(), *(drain() for drain in self._beside))
-
-    async def _drain_sockets(self) -> None:
-        """Tell every client that the server stops, then close the sockets with 1012."""
+        """Tell every client that the server stops and when to come back, then close the sockets
+        with 1012, some at a time. Who does not take it is cut off: it holds up nobody for longer
+        than DRAIN_SECONDS."""
+        self._gate.close()
         sessions = list(self._sessions)
-        for session in sessions:
-            session.send(FlowRunDraining(retry_after_ms=DRAIN_RETRY_MS))
-            session.end(CloseCode.RESTART)
-        ended = [asyncio.ensure_future(session.ended.wait()) for session in sessions]
-        if ended:
-            _, late = await asyncio.wait(ended, timeout=DRAIN_SECONDS)
-            for waiting in late:
-                waiting.cancel()
+        for session, retry_after_ms in zip(sessions, return_times(len(sessions)), strict=True):
+            session.send(FlowRunDraining(retry_after_ms=retry_after_ms))
+        at_once = max(CLOSE_AT_ONCE, len(sessions) // CLOSE_ROUNDS)
+        for first in range(0, len(sessions), at_once):
+            for session in sessions[first : first + at_once]:
+                session.end(CloseCode.RESTART)
+            await asyncio.sleep(CLOSE_PAUSE)
+        if not await self._emptied(DRAIN_SECONDS):
+            log.info("stalled_at_the_stop", sockets=len(self._sessions))
+            for session in self._sessions:
+                session.abort()
+            await self._emptied(ABORT_SECONDS)
 
-    def _admit(self, websocket: WebSocket) -> UserId | None:
-        headers = Headers(scope=websocket.scope)
-        user = self._sign_in.identify_socket(headers, websocket.cookies)
-        if self.draining:
-            raise Refused(503, ErrorCode.BUSY, "the server is stopping", hint="come back soon")
-        if self._open_of(user) >= (MAX_STRANGERS if user is None else LIMITS.sockets):
+    async def _emptied(self, seconds: float) -> bool:
+        """Whether every socket ends within that time."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._empty.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _admit(self, websocket: WebSocket) -> Guest | None:
+        self._gate.check()
+        if len(self._sessions) >= self._most:
+            raise Refused(503, ErrorCode.BUSY, "the server has no room", hint="come back later")
+        guest = self._sign_in.identify_socket(websocket)
+        user = None if guest is None else guest.user
+        limits = self._limits
+        if self._open_of(user) >= (limits.strangers if user is None else limits.sockets_per_user):
             raise _too_many()
-        return user
+        return guest
 
-    def _redeem(self, session: "Session", ticket: str) -> tuple[UserId, FlowRunHello]:
+    def _redeem(self, session: "Session", ticket: str) -> tuple[Guest, FlowRunHello]:
         """Make a socket that of the ticket's user; raises ProtocolError."""
-        user = self._tickets.redeem(ticket)
-        if self._open_of(user) >= LIMITS.sockets:
+        guest = self._tickets.redeem(ticket, peer=self._sign_in.address(session.websocket))
+        if self._open_of(guest.user) >= self._limits.sockets_per_user:
             raise _too_many()
-        self._sessions[session] = user
-        return user, self._hello(user)
+        return guest, self._welcome(session, guest)
+
+    def _welcome(self, session: "Session", guest: Guest) -> FlowRunHello:
+        """From now on the socket is the guest's, until the sign-in ends."""
+        self._sessions[session] = guest.user
+        self._sign_in.visits.enter(session, guest, session.end)
+        tell_sign_in(self._sign_in.audit, guest)
+        return self._hello(guest.user)
+
+    def _answered(self, session: "Session", command: Command, answer: ControlFrame) -> None:
+        assert session.guest is not None
+        tell_command(self._sign_in.audit, session.guest, command, answer, socket=session.number)
 
     def _open_of(self, user: UserId | None) -> int:
         return list(self._sessions.values()).count(user)
@@ -141,37 +187,45 @@ class Channel:
             user_id=user,
             build=self._build,
             server_time=rfc3339(self._clock.now()),
-            limits=LIMITS,
+            limits=self._wire_limits,
         )
 
 
 class Session:
-    """One socket. Its tasks are its own: reader, writer, heartbeat, and commands under way."""
+    """One socket. Its tasks are its own: the reader, which is that of the request, the writer, and
+    commands under way."""
 
     def __init__(
         self,
         websocket: WebSocket,
-        user: UserId | None,
+        guest: Guest | None,
         *,
         store: Store,
         hub: Hub,
         commands: Commands,
         clock: Clock,
         stall_seconds: float,
-        redeem: Callable[["Session", str], tuple[UserId, FlowRunHello]],
+        redeem: Callable[["Session", str], tuple[Guest, FlowRunHello]],
+        answered: Callable[["Session", Command, ControlFrame], None],
+        number: int,
+        limits: Limits,
     ) -> None:
-        self._websocket = websocket
+        """`answered` hears of every message of a guest, with its answer."""
+        self.websocket = websocket
         self._outbox = outbox_of(websocket, stall_seconds)
-        self._user = user
+        self.guest = guest
+        self.number = number
         self._redeem = redeem
+        self._answered = answered
         self._commands = commands
         self._clock = clock
-        self._connection = Connection(LIMITS, now=clock.monotonic(), authenticated=user is not None)
-        self._wake = asyncio.Event()
+        self._connection = Connection(
+            limits, now=clock.monotonic(), authenticated=guest is not None
+        )
+        self._wake = Flag()
         self._delivery = Delivery(self._connection, store=store, hub=hub, wake=self._wake.set)
         self._control: deque[ControlFrame] = deque()
         self._closing: CloseCode | None = None
-        self.ended = asyncio.Event()
 
     def send(self, frame: ControlFrame) -> None:
         """Queue a control frame; it leaves before any frame of a run that is not sent yet."""
@@ -186,17 +240,23 @@ class Session:
         self._closing = code
         self._wake.set()
 
+    def forget_request(self) -> None:
+        """Who is signed in is asked for no header and no cookie any more; a pane keeps none."""
+        self.websocket.scope["headers"].clear()
+
+    def abort(self) -> None:
+        """End the socket at once, whatever it was sent and has not taken."""
+        self._outbox.abort()
+
     async def serve(self) -> None:
         """Until the client leaves, stalls or misbehaves. No task is left behind."""
         code = CloseCode.GOING_AWAY
         try:
             async with asyncio.TaskGroup() as group:
-                others = [group.create_task(self._beat())]
-                reader = group.create_task(self._read(group))
-                others.append(group.create_task(self._write()))
-                if self._user is None:
+                group.create_task(self._write())
+                if self.guest is None:
                     group.create_task(self._expire())
-                await asyncio.wait([reader, others[1]], return_when=asyncio.FIRST_COMPLETED)
+                await self._read(group)
                 raise _Ended
         except* (_Ended, WebSocketDisconnect, RuntimeError):
             # The client has left, or sending raced the close: there is nobody left to tell.
@@ -211,19 +271,18 @@ class Session:
         finally:
             self._delivery.close()
             await self._close(code)
-            self.ended.set()
 
     async def _close(self, code: CloseCode) -> None:
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
-                await _close(self._websocket, code)
+                await _close(self.websocket, code)
         except TimeoutError:
             self._outbox.abort()
 
     async def _read(self, group: asyncio.TaskGroup) -> None:
         """Only parse and hand on: a reader that waits for work misses the peer's pongs."""
         while True:
-            message = await self._websocket.receive()
+            message = await self.websocket.receive()
             if message["type"] == "websocket.disconnect":
                 return
             text = message.get("text")
@@ -238,7 +297,7 @@ class Session:
                         self._begin(group, command)
 
     def _begin(self, group: asyncio.TaskGroup, command: Command) -> None:
-        if self._user is None:
+        if self.guest is None:
             self._greet(command)
             return
         try:
@@ -253,25 +312,32 @@ class Session:
         assert isinstance(command, Hello)
         assert command.ticket is not None
         try:
-            self._user, hello = self._redeem(self, command.ticket)
+            self.guest, hello = self._redeem(self, command.ticket)
         except ProtocolError as error:
             self.send(error_frame(command.id, error))
         else:
             self._connection.sign_in()
             self.send(FlowRunAck(id=command.id))
             self.send(hello)
+            self.forget_request()
 
     async def _expire(self) -> None:
         """A socket that is not signed in in time is closed."""
         await self._clock.sleep(HELLO_SECONDS)
-        if self._user is None:
+        if self.guest is None:
             self.end(CloseCode.UNAUTHENTICATED)
 
     async def _answer(self, command: Command) -> None:
-        assert self._user is not None
+        assert self.guest is not None
+
+        def send(frame: ControlFrame) -> None:
+            if getattr(frame, "id", None) == command.id:
+                self._answered(self, command, frame)
+            self.send(frame)
+
         try:
             await self._commands.answer(
-                self._user, command, delivery=self._delivery, send=self.send
+                self.guest.user, command, delivery=self._delivery, send=send
             )
         finally:
             self._connection.done(command)
@@ -284,31 +350,32 @@ class Session:
             self._wake.clear()
             more = True
             while more:
-                # What was queued before the end still leaves.
+                # What was there before the end still leaves: one page of each run at a stop.
                 ending = self._closing is not None
                 more = await self._round()
                 await self._outbox.flush()
                 if ending:
-                    return
+                    raise _Ended
+                if more:
+                    # A peer that takes everything at once must not keep the loop to itself.
+                    await asyncio.sleep(0)
 
     async def _round(self) -> bool:
         """Fill the outbox; True when there may be more already."""
         while self._control:
             self._outbox.control(self._control.popleft())
-        if self._closing is not None:
+        if self._closing not in (None, CloseCode.RESTART):
             return False
         try:
-            return await self._delivery.pump(self._outbox)
+            return self._delivery.pump(self._outbox)
         except StoreUnavailable:
             # The answers that are ready are still owed.
             await self._outbox.flush()
             raise
 
-    async def _beat(self) -> None:
-        while True:
-            await self._clock.sleep(LIMITS.heartbeat_seconds)
-            at = rfc3339(self._clock.now())
-            self.send(await self._delivery.heartbeat(at))
+    def beat(self, at: str) -> None:
+        """Queue a heartbeat."""
+        self.send(self._delivery.heartbeat(at))
 
 
 def _too_many() -> Refused:

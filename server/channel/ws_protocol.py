@@ -10,8 +10,12 @@ of it at the start, and a server where it does not fit falls back to `websocket.
 """
 
 import asyncio
+import socket
+import struct
+from contextlib import suppress
 from typing import Any
 
+import uvicorn
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
@@ -19,14 +23,18 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from protocol.errors import CLOSE_RULES, CloseCode
+from server.channel.waiting import Flag, Inbox
 
 EXTENSION = "podium.frames"
 MAX_FRAGMENTS = 64
-"""Of one message. Nobody needs more: a message has at most 64 KiB."""
+"""Of one message, where the settings do not say otherwise."""
 LINGER_SECONDS = 2.0
 """So long is read, and thrown away, after a refusal: a socket that is closed with bytes unread is
 reset, and the peer may never see why."""
+SHUTDOWN_SECONDS = 0.5
 INVALID_TEXT = 1007
+AT_ONCE = struct.pack("ii", 1, 0)
+"""As SO_LINGER: closing waits for nothing, and resets the peer."""
 
 _DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 
@@ -39,22 +47,33 @@ class TooManyFragments(Exception):
     """Ends the parser of a connection."""
 
 
+def too_many(fragments: int, most: int) -> bool:
+    return fragments > most
+
+
 class CountingServer(ServerProtocol):
     """Counts the fragments of a message while they are parsed: one that has too many fails the
     connection before they are kept, however many of them came in one packet."""
 
     fragments = 0
+    max_fragments = MAX_FRAGMENTS
 
     def recv_frame(self, frame: Frame) -> None:
         if frame.opcode in _DATA:
             self.fragments += 1
-            if self.fragments > MAX_FRAGMENTS:
+            if too_many(self.fragments, self.max_fragments):
                 self.fail(CloseCode.TOO_LARGE, CLOSE_RULES[CloseCode.TOO_LARGE].reason)
                 self.parser_exc = TooManyFragments()
                 return
             if frame.fin:
                 self.fragments = 0
         super().recv_frame(frame)
+
+
+class PaneConfig(uvicorn.Config):
+    """uvicorn's own has no such setting."""
+
+    max_fragments = MAX_FRAGMENTS
 
 
 class PaneProtocol(WebSocketsSansIOProtocol):
@@ -64,7 +83,12 @@ class PaneProtocol(WebSocketsSansIOProtocol):
         super().__init__(*args, **kwargs)
         # A second parser of our own would be made for nothing: the class adds only a count.
         self.conn.__class__ = CountingServer
+        if isinstance(self.config, PaneConfig):
+            self.conn.max_fragments = self.config.max_fragments  # type: ignore[attr-defined]
         self.refused = False
+        # Most panes are idle, and these are what they would mostly consist of.
+        self.queue = Inbox()  # type: ignore[assignment] # as much of a Queue as is used
+        self.writable = Flag(on=True)  # type: ignore[assignment] # likewise of an Event
 
     # --- for the application ----------------------------------------------------------------------
 
@@ -88,8 +112,12 @@ class PaneProtocol(WebSocketsSansIOProtocol):
         return self.transport.get_write_buffer_size()
 
     def abort(self) -> None:
-        """End the connection at once, without what waits for the peer: closing would wait for it
-        to be taken."""
+        """End the connection at once with a reset, without what waits for the peer: closing would
+        wait for it to be taken, in the kernel too, which offers it for minutes."""
+        peer = self.transport.get_extra_info("socket")
+        if peer is not None:
+            with suppress(OSError):
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
         self.transport.abort()
 
     # --- uvicorn's protocol ----------------------------------------------------------------------
@@ -152,9 +180,19 @@ class PaneProtocol(WebSocketsSansIOProtocol):
         if self.buffered:
             self.transport.abort()
 
+    def shutdown(self) -> None:
+        """The server ends: it does not wait for what the peer has not taken by now."""
+        super().shutdown()
+        if self.buffered:
+            self._free_in(SHUTDOWN_SECONDS)
+
     async def send(self, message: Any) -> None:
         await super().send(message)
-        if message["type"] == "websocket.close" and self.close_timer is not None:
+        if message["type"] == "websocket.accept":
+            # The scope has all of it. The parser, which waits for frames, holds the request too.
+            self.request.headers.clear()
+            self.request = self.response = None  # type: ignore[assignment]
+        elif message["type"] == "websocket.close" and self.close_timer is not None:
             self._free_in(self.close_timeout)
         elif message["type"] == "websocket.http.response.body" and self.close_sent:
             # A refusal completes a handshake, too; else each stranger is an error in the log.
@@ -169,4 +207,6 @@ class PaneProtocol(WebSocketsSansIOProtocol):
     def _free_in(self, seconds: float) -> None:
         if self.close_timer is not None:
             self.close_timer.cancel()
-        self.close_timer = self.loop.call_later(seconds, self.transport.abort)
+        # What a refused peer was told may still be on its way: a reset would overtake it.
+        free = self.transport.abort if self.refused else self.abort
+        self.close_timer = self.loop.call_later(seconds, free)

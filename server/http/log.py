@@ -3,7 +3,7 @@
 import asyncio
 import re
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import msgspec
 from msgspec import Raw
@@ -16,13 +16,16 @@ from protocol.connection import LogState, start_after
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.ids import RunId, Seq, UserId
 from protocol.rest import FramesPage, RecordingHeader, parse_log_query
-from server.channel.framing import PAGE_FRAMES as PAGE
 from server.http.answers import json
-from server.http.asking import run_of, signed_in
+from server.http.asking import guest_of, run_of, signed_in
 from server.http.sign_in import SignIn
 from server.http.streamed import CutShort, Outlet, Produce, Streamed
-from server.ports import LogHead, Store
+from server.ports import LogHead, Page, Store
+from server.users.audit import Deed
+from server.users.directory import Guest
 
+PAGE_FRAMES = 500
+"""Of one answer of `frames`."""
 _GZIP = 16 + zlib.MAX_WBITS
 _NOT = re.compile(r"\s*q\s*=\s*0(\.0*)?\s*")
 
@@ -30,15 +33,23 @@ _NOT = re.compile(r"\s*q\s*=\s*0(\.0*)?\s*")
 class LogRoutes:
     """Both read what is stored, the folded frames too, and neither waits for more."""
 
-    def __init__(self, *, store: Store, sign_in: SignIn) -> None:
+    def __init__(self, *, store: Store, sign_in: SignIn, stall_seconds: float) -> None:
         self._store = store
         self._sign_in = sign_in
+        self._stall_seconds = stall_seconds
 
     def routes(self) -> list[Route]:
-        table = [("frames", self.frames), ("recording", self.recording)]
+        table = [
+            ("frames", self.frames, Deed.VIEW),
+            ("recording", self.recording, Deed.EXPORT),
+        ]
         return [
-            Route(f"/api/runs/{{id}}/{name}", signed_in(self._sign_in, handler), methods=["GET"])
-            for name, handler in table
+            Route(
+                f"/api/runs/{{id}}/{name}",
+                signed_in(self._sign_in, handler, deed),
+                methods=["GET"],
+            )
+            for name, handler, deed in table
         ]
 
     async def frames(self, request: Request, user: UserId) -> ASGIApp:
@@ -50,7 +61,7 @@ class LogRoutes:
         start = start_after(state, after=query.after, tail=None)
         after = log.head if start is None else start
         entries = await self._store.read(
-            run_id, after=after, limit=PAGE, outline=query.detail is Detail.OUTLINE
+            run_id, after=after, limit=PAGE_FRAMES, outline=query.detail is Detail.OUTLINE
         )
         page = FramesPage(
             run_id=run_id,
@@ -83,29 +94,42 @@ class LogRoutes:
         )
         packed = takes_gzip(request.headers.get("accept-encoding", ""))
         return Streamed(
-            self._writer(header, packed=packed), headers=_headers(run.id, packed=packed)
+            self._writer(guest_of(request), header, packed=packed),
+            headers=_headers(run.id, packed=packed),
+            stall_seconds=self._stall_seconds,
         )
 
-    def _writer(self, header: RecordingHeader, *, packed: bool) -> Produce:
+    def _writer(self, guest: Guest, header: RecordingHeader, *, packed: bool) -> Produce:
         async def produce(outlet: Outlet) -> None:
-            pages = self._pages(header)
-            async for data in _gzipped(pages) if packed else pages:
-                await outlet.write(data)
+            visits = self._sign_in.visits
+            visits.enter(outlet, guest, lambda code: outlet.abort())
+            try:
+                await self._check_still(guest, header.run_id)
+                pages = self._pages(header)
+                async for data in _gzipped(pages) if packed else pages:
+                    await outlet.write(data)
+            finally:
+                visits.left(outlet)
 
         return produce
+
+    async def _check_still(self, guest: Guest, run_id: RunId) -> None:
+        """Raise CutShort when the run was taken from the reader before the visit began."""
+        if await self._store.visible(guest.user, run_id) is None:
+            raise CutShort
 
     async def _pages(self, header: RecordingHeader) -> AsyncIterator[bytes]:
         """The lines of the file, a page at a time; raises CutShort when frames are gone."""
         yield msgspec.json.encode(header) + b"\n"
         sent = Seq(0)
         while sent < header.frames:
-            found = await self._store.read(header.run_id, after=sent, limit=PAGE)
-            # A live run goes on meanwhile; the file has what its header says.
-            entries = found[: header.frames - sent]
-            if not entries or entries[-1].seq != sent + len(entries):
+            lines, last = await self._store.page(
+                header.run_id, after=sent, outline=False, make=_lines_to(header.frames)
+            )
+            if last == sent:
                 raise CutShort
-            sent = entries[-1].seq
-            yield b"".join(entry.data + b"\n" for entry in entries)
+            sent = last
+            yield lines
 
     async def _log(self, run_id: RunId) -> LogHead:
         log = await self._store.log(run_id)
@@ -120,6 +144,17 @@ def takes_gzip(accepted: str) -> bool:
     weights = {name.strip().lower(): weight for name, _, weight in parts}
     weight = weights.get("gzip", weights.get("*"))
     return weight is not None and not _NOT.fullmatch(weight)
+
+
+def _lines_to(last: int) -> Callable[[Page], tuple[bytes, Seq]]:
+    """Makes the lines of a page, and says up to which seq. A live run goes on meanwhile; the file
+    has what its header says."""
+
+    def lines(page: Page) -> tuple[bytes, Seq]:
+        wanted = [entry.data + b"\n" for entry in page.entries if entry.seq <= last]
+        return b"".join(wanted), page.through
+
+    return lines
 
 
 async def _gzipped(pages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -13,10 +13,10 @@ from protocol.errors import ErrorCode, ProtocolError
 from protocol.ids import UserId
 from protocol.report import Report
 from protocol.rest import (
+    LIST_LIMIT,
     Cancelled,
     Finishing,
     FlowList,
-    InvalidRequest,
     Launched,
     NotCancelled,
     PlanBody,
@@ -26,23 +26,22 @@ from protocol.rest import (
     RerunBody,
     RunDetail,
     RunList,
-    SessionBody,
     UnknownFlow,
     parse_body,
     parse_launch,
     parse_list_query,
 )
 from server.access import visible_run
-from server.http.answers import invalid, json, refusal
-from server.http.asking import Handler, run_of, signed_in
-from server.http.sign_in import COOKIE, LOCAL_USER, SESSION_SECONDS, Refused, SignIn
-from server.http.tickets import TICKET_SECONDS, Tickets
+from server.http.answers import json
+from server.http.asking import Handler, concerns, run_of, signed_in
+from server.http.bodies import json_body
+from server.http.sign_in import SignIn
+from server.http.users import require_operator
 from server.ports import RunRecord, Store, Trees
 from server.runs.launch import Launcher, LaunchRequest
 from server.runs.runner import Runner
+from server.users.audit import Deed
 
-MAX_BODY = 1024 * 1024
-LIST_LIMIT = 100
 KEY_LIMIT = 200
 
 
@@ -58,7 +57,6 @@ class Rest:
         trees: Trees,
         catalogue: Catalogue,
         sign_in: SignIn,
-        tickets: Tickets,
     ) -> None:
         self._store = store
         self._launcher = launcher
@@ -66,34 +64,31 @@ class Rest:
         self._trees = trees
         self._catalogue = catalogue
         self._sign_in = sign_in
-        self._tickets = tickets
 
     def routes(self) -> list[Route]:
-        table: list[tuple[str, str, Handler]] = [
-            ("POST", "/api/runs", self.launch),
-            ("GET", "/api/runs", self.list_runs),
-            ("GET", "/api/runs/{id}", self.get_run),
-            ("POST", "/api/runs/{id}/cancel", self.cancel),
-            ("POST", "/api/runs/{id}/finish", self.finish),
-            ("POST", "/api/runs/{id}/rerun", self.rerun),
-            ("GET", "/api/runs/{id}/report.md", self.report_markdown),
-            ("GET", "/api/runs/{id}/report.json", self.report_json),
-            ("POST", "/api/plans", self.plan),
-            ("GET", "/api/flows", self.flows),
-            ("GET", "/api/projects", self.projects),
-            ("POST", "/api/projects", self.add_project),
-            ("POST", "/api/ws-ticket", self.ticket),
+        table: list[tuple[str, str, Handler, Deed | None]] = [
+            ("POST", "/api/runs", self.launch, Deed.LAUNCH),
+            ("GET", "/api/runs", self.list_runs, None),
+            ("GET", "/api/runs/{id}", self.get_run, Deed.VIEW),
+            ("POST", "/api/runs/{id}/cancel", self.cancel, Deed.CANCEL),
+            ("POST", "/api/runs/{id}/finish", self.finish, Deed.FINISH),
+            ("POST", "/api/runs/{id}/rerun", self.rerun, Deed.RERUN),
+            ("GET", "/api/runs/{id}/report.md", self.report_markdown, Deed.EXPORT),
+            ("GET", "/api/runs/{id}/report.json", self.report_json, Deed.EXPORT),
+            ("POST", "/api/plans", self.plan, None),
+            ("GET", "/api/flows", self.flows, None),
+            ("GET", "/api/projects", self.projects, None),
+            ("POST", "/api/projects", self.add_project, Deed.PROJECT_ADDED),
         ]
-        routes = [
-            Route(path, signed_in(self._sign_in, handler), methods=[method])
-            for method, path, handler in table
+        return [
+            Route(path, signed_in(self._sign_in, handler, deed), methods=[method])
+            for method, path, handler, deed in table
         ]
-        return [*routes, Route("/api/session", self._open_session, methods=["POST"])]
 
     # --- runs -----------------------------------------------------------------------------------
 
     async def launch(self, request: Request, user: UserId) -> Response:
-        body = parse_launch(await _json_body(request))
+        body = parse_launch(await json_body(request))
         launch = LaunchRequest(
             project_id=body.project_id,
             flow_name=body.flow_name,
@@ -107,6 +102,7 @@ class Rest:
             if error.code is ErrorCode.UNKNOWN_FLOW:
                 return self._unknown_flow(error)
             raise
+        concerns(request, run_id=launched.run.id)
         return json(Launched(launched.run.id), 201 if launched.created else 200)
 
     async def list_runs(self, request: Request, user: UserId) -> Response:
@@ -114,7 +110,7 @@ class Rest:
         if query.before is not None:
             await visible_run(self._store, user, query.before)
         runs = await self._store.runs(
-            project_id=query.project_id, before=query.before, limit=LIST_LIMIT
+            user, project_id=query.project_id, before=query.before, limit=LIST_LIMIT
         )
         return json(RunList(runs))
 
@@ -137,10 +133,11 @@ class Rest:
 
     async def rerun(self, request: Request, user: UserId) -> Response:
         record = await self._run_of(request, user)
-        body = parse_body(await _json_body(request), RerunBody)
+        body = parse_body(await json_body(request), RerunBody)
         launched = await self._launcher.rerun(
             user, record, again=body.steps, key=_key(request) or body.key
         )
+        concerns(request, run_id=launched.run.id)
         return json(Launched(launched.run.id), 201 if launched.created else 200)
 
     async def report_markdown(self, request: Request, user: UserId) -> Response:
@@ -165,7 +162,7 @@ class Rest:
     # --- plans, flows, projects -----------------------------------------------------------------
 
     async def plan(self, request: Request, user: UserId) -> Response:
-        body = parse_body(await _json_body(request), PlanBody)
+        body = parse_body(await json_body(request), PlanBody)
         launch = msgspec.convert(body, LaunchRequest, from_attributes=True)
         return json(Planned((await self._launcher.plan(user, launch)).plan))
 
@@ -174,38 +171,20 @@ class Rest:
         return json(FlowList(self._catalogue.infos(), models))
 
     async def projects(self, request: Request, user: UserId) -> Response:
-        return json(ProjectList(await self._store.projects()))
+        return json(ProjectList(await self._store.projects(user)))
 
     async def add_project(self, request: Request, user: UserId) -> Response:
-        body = parse_body(await _json_body(request), ProjectBody)
+        """The operator makes a path a project. Everybody else is answered with a project that is
+        theirs already; nothing is looked for on the disk then, which would tell what is there."""
+        body = parse_body(await json_body(request), ProjectBody)
+        for project in await self._store.projects(user):
+            if project.path == body.path:
+                return json(project)
+        require_operator(request, "projects")
         path = await self._trees.check(Path(body.path))
-        return json(await self._store.add_project(path, path.name or str(path)))
-
-    # --- signing in -----------------------------------------------------------------------------
-
-    async def ticket(self, request: Request, user: UserId) -> Response:
-        ticket = self._tickets.issue(user)
-        return json({"ticket": ticket, "expires_in_seconds": TICKET_SECONDS}, 201)
-
-    async def _open_session(self, request: Request) -> Response:
-        try:
-            self._sign_in.check_place(request.headers)
-            body = parse_body(await _json_body(request), SessionBody)
-            value = self._sign_in.open_session(body.token)
-        except InvalidRequest as error:
-            return invalid(error)
-        except ProtocolError as error:
-            return refusal(error)
-        response = json({"user_id": LOCAL_USER})
-        response.set_cookie(
-            COOKIE,
-            value,
-            max_age=SESSION_SECONDS,
-            httponly=True,
-            samesite="strict",
-            secure=request.url.scheme == "https",
-        )
-        return response
+        project = await self._store.add_project(path, path.name or str(path))
+        concerns(request, project_id=project.id)
+        return json(project)
 
     def _unknown_flow(self, error: ProtocolError) -> Response:
         known = sorted(info.name for info in self._catalogue.infos())
@@ -221,25 +200,3 @@ def _key(request: Request) -> str | None:
             field="Idempotency-Key",
         )
     return key
-
-
-async def _json_body(request: Request) -> bytes:
-    """The body, at most 1 MiB, of a request that says it is JSON."""
-    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip()
-    if kind.lower() != "application/json":
-        raise Refused(
-            415,
-            ErrorCode.BAD_MESSAGE,
-            f"the body is `{kind[:100]}`",
-            hint="send JSON with Content-Type: application/json",
-        )
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > MAX_BODY:
-            raise ProtocolError(
-                ErrorCode.TOO_LARGE, f"the body is larger than {MAX_BODY} bytes", field="body"
-            )
-        chunks.append(chunk)
-    return b"".join(chunks) or b"{}"

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from protocol.codec import encode_frame
 from protocol.commands import Subscribe
 from protocol.connection import Connection
-from protocol.errors import ErrorCode, ProtocolError
+from protocol.errors import CloseCode, ErrorCode, ProtocolError
 from protocol.frames import (
     ControlFrame,
     FlowRunDraining,
@@ -28,42 +28,62 @@ from protocol.frames import (
 from protocol.ids import Gen, Seq, UserId
 from protocol.rest import LogQuery, parse_log_query
 from server.channel.delivery import Delivery
-from server.channel.websocket import DRAIN_RETRY_MS, DRAIN_SECONDS, LIMITS
-from server.http.asking import run_of, signed_in
-from server.http.sign_in import Refused, SignIn
+from server.channel.websocket import DRAIN_SECONDS
+from server.http.asking import guest_of, run_of, signed_in
+from server.http.sign_in import SignIn
 from server.http.streamed import Outlet, Streamed
+from server.limits import HEARTBEAT_SECONDS, LimitSettings, wire_limits
 from server.ports import Batch, Clock, Hub, RunRecord, Store
+from server.stopping import Gate, return_times
+from server.users.audit import Deed
 
 HEARTBEAT = b": heartbeat\n\n"
 CHUNK_BYTES = 64 * 1024
 """Of events that are written at once."""
+ONE_RUN = wire_limits(LimitSettings(subscriptions=1))
 HEADERS = {"content-type": "text/event-stream; charset=utf-8", "x-accel-buffering": "no"}
 
 
 class Events:
     """Every open event stream of this server."""
 
-    def __init__(self, *, store: Store, hub: Hub, clock: Clock, sign_in: SignIn) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        hub: Hub,
+        clock: Clock,
+        sign_in: SignIn,
+        gate: Gate,
+        limits: LimitSettings,
+        stall_seconds: float,
+    ) -> None:
         self._store = store
         self._hub = hub
         self._clock = clock
         self._sign_in = sign_in
+        self._gate = gate
+        self._most = limits.streams_per_user
+        self._stall_seconds = stall_seconds
         self._open: dict[Stream, UserId] = {}
-        self._draining = False
 
     def routes(self) -> list[Route]:
-        handler = signed_in(self._sign_in, self.events)
+        handler = signed_in(self._sign_in, self.events, Deed.VIEW)
         return [Route("/api/runs/{id}/events", handler, methods=["GET"])]
 
     async def events(self, request: Request, user: UserId) -> ASGIApp:
         """204 tells an EventSource that the run has ended and that it has everything: without it,
         it would come back for ever."""
+        self._gate.check()
         record = await run_of(self._store, request, user)
         query = parse_log_query(request.query_params, request.headers.get("last-event-id"))
         self._check_room(user)
         stream = Stream(record, query, store=self._store, hub=self._hub, clock=self._clock)
         self._open[stream] = user
         try:
+            self._sign_in.visits.enter(stream, guest_of(request), stream.dismiss)
+            # Again, now that a withdrawal ends the stream.
+            await run_of(self._store, request, user)
             await stream.open()
         except BaseException:
             self._release(stream)
@@ -71,14 +91,20 @@ class Events:
         if stream.nothing_left:
             self._release(stream)
             return Response(status_code=204)
-        return Streamed(stream.write, headers=HEADERS, release=lambda: self._release(stream))
+        return Streamed(
+            stream.write,
+            headers=HEADERS,
+            stall_seconds=self._stall_seconds,
+            release=lambda: self._release(stream),
+        )
 
     async def drain(self) -> None:
-        """Tell every reader that the server stops, and end its stream; abort what is left."""
-        self._draining = True
+        """Tell every reader that the server stops and when to come back, and end its stream; cut
+        off who does not take it."""
+        self._gate.close()
         streams = list(self._open)
-        for stream in streams:
-            stream.stop()
+        for stream, retry_after_ms in zip(streams, return_times(len(streams)), strict=True):
+            stream.stop(retry_after_ms)
         waiting = [asyncio.ensure_future(stream.ended.wait()) for stream in streams]
         if waiting:
             _, late = await asyncio.wait(waiting, timeout=DRAIN_SECONDS)
@@ -88,15 +114,15 @@ class Events:
             stream.abort()
 
     def _check_room(self, user: UserId) -> None:
-        if self._draining:
-            raise Refused(503, ErrorCode.BUSY, "the server is stopping", hint="come back soon")
-        if list(self._open.values()).count(user) >= LIMITS.sockets:
+        self._gate.check()
+        if list(self._open.values()).count(user) >= self._most:
             raise ProtocolError(
                 ErrorCode.RATE_LIMITED, "too many open event streams", hint="close some of them"
             )
 
     def _release(self, stream: "Stream") -> None:
         self._open.pop(stream, None)
+        self._sign_in.visits.left(stream)
         stream.close()
 
 
@@ -110,16 +136,17 @@ class Stream:
         self._run_id = record.run.id
         self._query = query
         self._store = store
-        self._hub = hub
         self._clock = clock
         self._wake = asyncio.Event()
-        self._connection = Connection(LIMITS, now=clock.monotonic())
+        self._connection = Connection(ONE_RUN, now=clock.monotonic())
         self._delivery = Delivery(self._connection, store=store, hub=hub, wake=self._wake.set)
         self._answer: FlowRunSubscribed | FlowRunReset | None = None
         self._outbox: EventOutbox | None = None
         self._last: Seq | None = None
         """The last frame of the log, when the run had ended as the stream was opened."""
-        self._stopping = False
+        self._stopping: int | None = None
+        """When to come back, in milliseconds: set when the server stops."""
+        self._dismissed = False
         self._beat_due = False
         self.ended = asyncio.Event()
 
@@ -151,19 +178,24 @@ class Stream:
         await outbox.flush()
         async with asyncio.TaskGroup() as group:
             beating = group.create_task(self._beat())
-            while not (self._over or self._stopping):
+            while not self._over and not self._ending:
                 await self._wake.wait()
                 self._wake.clear()
                 await self._pump(outbox)
             beating.cancel()
-        if not self._over:
-            outbox.raw(f"retry: {DRAIN_RETRY_MS}\n".encode())
-            outbox.control(FlowRunDraining(retry_after_ms=DRAIN_RETRY_MS))
+        if not self._over and not self._dismissed and self._stopping is not None:
+            outbox.raw(f"retry: {self._stopping}\n".encode())
+            outbox.control(FlowRunDraining(retry_after_ms=self._stopping))
             await outbox.flush()
 
-    def stop(self) -> None:
+    def stop(self, retry_after_ms: int) -> None:
         """End the stream after the page under way."""
-        self._stopping = True
+        self._stopping = retry_after_ms
+        self._wake.set()
+
+    def dismiss(self, code: CloseCode) -> None:
+        """End the stream because its reader is signed in no longer."""
+        self._dismissed = True
         self._wake.set()
 
     def abort(self) -> None:
@@ -172,8 +204,6 @@ class Stream:
 
     def close(self) -> None:
         self._delivery.close()
-        # A registration whose answer never came is not the delivery's to forget.
-        self._hub.forget(self._run_id, self._wake.set)
         self.ended.set()
 
     @property
@@ -182,18 +212,22 @@ class Stream:
         finished = self._outbox is not None and self._outbox.finished
         return finished or (self._last is not None and sent >= self._last)
 
+    @property
+    def _ending(self) -> bool:
+        return self._dismissed or self._stopping is not None
+
     async def _pump(self, outbox: "EventOutbox") -> None:
         if self._beat_due:
             self._beat_due = False
             outbox.raw(HEARTBEAT)
         more = True
-        while more and not self._stopping:
-            more = await self._delivery.pump(outbox)
+        while more and not self._ending:
+            more = self._delivery.pump(outbox)
             await outbox.flush()
 
     async def _beat(self) -> None:
         while True:
-            await self._clock.sleep(LIMITS.heartbeat_seconds)
+            await self._clock.sleep(HEARTBEAT_SECONDS)
             self._beat_due = True
             self._wake.set()
 

@@ -15,8 +15,6 @@ from server.ports import StoreUnavailable
 
 log = logger(__name__)
 
-STALL_SECONDS = 10.0
-"""A reader that takes no byte for so long is given up."""
 CUT_SECONDS = 1.0
 """So long the server may take to notice that we have cut a connection."""
 
@@ -30,11 +28,12 @@ class CutShort(Exception):
 
 
 class Outlet:
-    """The way to one reader."""
+    """The way to one reader. One that takes no byte for `stall_seconds` is given up."""
 
-    def __init__(self, receive: Receive, send: Send) -> None:
+    def __init__(self, receive: Receive, send: Send, *, stall_seconds: float) -> None:
         self._receive = receive
         self._send = send
+        self._stall_seconds = stall_seconds
         self._transport = transport_of(receive)
 
     async def write(self, data: bytes) -> None:
@@ -69,7 +68,7 @@ class Outlet:
     async def _progress(self, sending: "asyncio.Future[None]") -> None:
         """Wait until it is sent, for as long as the reader takes anything at all."""
         waiting = self._waiting()
-        while not (await asyncio.wait({sending}, timeout=STALL_SECONDS))[0]:
+        while not (await asyncio.wait({sending}, timeout=self._stall_seconds))[0]:
             before, waiting = waiting, self._waiting()
             if waiting >= before:
                 raise Stalled
@@ -93,14 +92,16 @@ class Streamed:
         produce: Produce,
         *,
         headers: Mapping[str, str],
+        stall_seconds: float,
         release: Callable[[], None] = lambda: None,
     ) -> None:
         self._produce = produce
         self._headers = Headers(headers).raw
+        self._stall_seconds = stall_seconds
         self._release = release
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        outlet = Outlet(receive, send)
+        outlet = Outlet(receive, send, stall_seconds=self._stall_seconds)
         try:
             await self._serve(outlet, scope)
         except asyncio.CancelledError:

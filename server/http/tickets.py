@@ -1,57 +1,69 @@
 """Single-use tickets: they sign in a socket that can send neither a header nor a cookie."""
 
-import hashlib
-import secrets
+from collections.abc import Callable
 from math import ceil
 
+import msgspec
+
 from protocol.errors import ErrorCode, ProtocolError
-from protocol.ids import UserId
 from server.ports import Clock
+from server.users.directory import Guest, Way
+from server.users.tokens import digest_of, new_token
 
 TICKET_SECONDS = 30.0
 MAX_OUTSTANDING = 32
-"""Tickets of one user that wait for their sockets; as many as the sockets that a user may have."""
+"""Tickets of one user that wait for their sockets, where the settings do not say otherwise."""
 
 
 class Tickets:
     """The tickets that are outstanding, in memory alone: a restart makes all of them worthless."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        stands: Callable[[Guest], bool] = lambda guest: True,
+        *,
+        most: int = MAX_OUTSTANDING,
+    ) -> None:
+        """`stands` says whether a sign-in still holds: a ticket dies with what it came from."""
         self._clock = clock
-        self._outstanding: dict[bytes, tuple[UserId, float]] = {}
+        self._stands = stands
+        self._most = most
+        self._outstanding: dict[bytes, tuple[Guest, float]] = {}
 
-    def issue(self, user: UserId) -> str:
-        """A new ticket, good for one socket of this user within TICKET_SECONDS.
+    def issue(self, guest: Guest) -> str:
+        """A new ticket, good for one socket of this guest within TICKET_SECONDS.
 
         Raises ProtocolError when too many of the user's are outstanding.
         """
         now = self._clock.monotonic()
         self._forget_expired(now)
-        mine = [expires for owner, expires in self._outstanding.values() if owner == user]
-        if len(mine) >= MAX_OUTSTANDING:
+        held = self._outstanding.values()
+        mine = [expires for owner, expires in held if owner.user == guest.user]
+        if len(mine) >= self._most:
             raise ProtocolError(
                 ErrorCode.RATE_LIMITED,
                 f"{len(mine)} tickets wait to be used",
                 hint="use a ticket as soon as it is there",
                 retry_after_ms=ceil((min(mine) - now) * 1000),
             )
-        ticket = secrets.token_urlsafe(32)
-        self._outstanding[_digest(ticket)] = (user, now + TICKET_SECONDS)
+        ticket = new_token()
+        self._outstanding[digest_of(ticket)] = (guest, now + TICKET_SECONDS)
         return ticket
 
-    def redeem(self, ticket: str) -> UserId:
-        """The user of a ticket, which is used up now; raises ProtocolError.
+    def redeem(self, ticket: str, *, peer: str) -> Guest:
+        """Whoever holds a ticket, which is used up now, at this address; raises ProtocolError.
 
-        Used, expired and invented tickets are refused alike.
+        Used, expired, withdrawn and invented tickets are refused alike.
         """
-        user, expires = self._outstanding.pop(_digest(ticket), (None, 0.0))
-        if user is None or expires <= self._clock.monotonic():
+        guest, expires = self._outstanding.pop(digest_of(ticket), (None, 0.0))
+        if guest is None or expires <= self._clock.monotonic() or not self._stands(guest):
             raise ProtocolError(
                 ErrorCode.UNAUTHENTICATED,
                 "the ticket is not good",
                 hint="POST /api/ws-ticket for a new one; each is good once, for 30 s",
             )
-        return user
+        return msgspec.structs.replace(guest, way=Way.TICKET, peer=peer)
 
     def _forget_expired(self, now: float) -> None:
         # All live equally long, so the oldest come first.
@@ -59,9 +71,3 @@ class Tickets:
             if expires > now:
                 return
             del self._outstanding[digest]
-
-
-def _digest(ticket: str) -> bytes:
-    """What is kept and looked up. How long the look-up takes tells nothing of a ticket: whoever
-    guesses cannot choose the digest of the guess."""
-    return hashlib.sha256(ticket.encode()).digest()

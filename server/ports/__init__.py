@@ -31,6 +31,7 @@ from server.ports.store import (
     LogHead,
     NewRun,
     NotStored,
+    Page,
     RunRecord,
     StepChange,
     Store,
@@ -39,6 +40,13 @@ from server.ports.store import (
 )
 from server.ports.trees import (
     Trees,
+)
+from server.ports.users import (
+    NameTaken,
+    People,
+    TokenRecord,
+    UserRecord,
+    UserStore,
 )
 from server.ports.world import (
     Clock,
@@ -67,13 +75,19 @@ __all__ = [
     "LogEntry",
     "LogHead",
     "ModelEndpoint",
+    "NameTaken",
     "NewRun",
     "NotStored",
+    "Page",
+    "People",
     "Probe",
     "RunRecord",
     "StepChange",
     "Store",
     "StoreError",
     "StoreUnavailable",
+    "TokenRecord",
     "Trees",
+    "UserRecord",
+    "UserStore",
 ]

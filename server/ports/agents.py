@@ -129,6 +129,11 @@ class AgentRunner(Protocol):
         """Return the agent's version, or raise AgentUnavailable. Cheap after the first call."""
         ...
 
+    def require_containment(self) -> None:
+        """From now on start no attempt that is not contained at every level: there are several
+        users."""
+        ...
+
     async def probe(self, endpoint: ModelEndpoint) -> Probe:
         """Try an endpoint as an agent would use it (cached), or raise AgentUnavailable."""
         ...

@@ -25,7 +25,10 @@ class Batch(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Hub(Protocol):
-    """Heads and a ring of ready-made frames per live run. The log is the record, not the hub."""
+    """Heads and a ring of ready-made frames per live run. The log is the record, not the hub.
+
+    What is called at a publish must not block, and must not come back to the hub.
+    """
 
     def publish(self, entries: Sequence[LogEntry]) -> None:
         """Take committed frames, in order per run, and wake who listens to their runs."""
@@ -36,8 +39,19 @@ class Hub(Protocol):
         for all readers with this cursor. None when the ring does not reach back so far."""
         ...
 
-    def listen(self, run_id: RunId, wake: Callable[[], None]) -> None:
-        """Call `wake` after each publish to the run, until `forget`. `wake` must not block."""
+    def head(self, run_id: RunId, *, outline: bool) -> Seq:
+        """The last frame that was published and that this detail shows; 0 when there was none.
+        It is not forgotten while somebody listens to the run."""
         ...
 
-    def forget(self, run_id: RunId, wake: Callable[[], None]) -> None: ...
+    def listen(self, run_id: RunId, wake: Callable[[RunId], None]) -> None:
+        """Call `wake` after each publish to the run, until `forget`."""
+        ...
+
+    def forget(self, run_id: RunId, wake: Callable[[RunId], None]) -> None: ...
+
+    def watch(self, changed: Callable[[RunId], None]) -> None:
+        """Call `changed` after each publish that an outline shows, to any run, until `unwatch`."""
+        ...
+
+    def unwatch(self, changed: Callable[[RunId], None]) -> None: ...

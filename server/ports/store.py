@@ -1,8 +1,8 @@
 """The port to what is kept: runs, steps, attempts, and one log of frames per run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -10,8 +10,10 @@ from flows.facts import Facts
 from protocol.frames import StoredFrame
 from protocol.ids import Gen, PlanId, ProjectId, RunId, Seq, StepId, UserId
 from protocol.plan import FlowPlan
-from protocol.resources import Project, Receipt, ReportRef, Run, Step, Usage
+from protocol.resources import IndexRow, Project, Receipt, ReportRef, Run, Step, Usage
 from protocol.states import RunStatus, StepStatus
+
+T = TypeVar("T")
 
 
 class NewRun(Struct, frozen=True, kw_only=True):
@@ -104,6 +106,15 @@ class LogEntry(Struct, frozen=True, gc=False):
     outline: bool
 
 
+class Page(NamedTuple):
+    """What follows a seq, without a hole."""
+
+    entries: Sequence[LogEntry]
+    through: Seq
+    """Up to here the log was looked at: of what lies between, only `entries` are to be shown. It is
+    the seq itself when the frame behind that is not there: the log ends, or it has expired."""
+
+
 class LogHead(Struct, frozen=True, kw_only=True):
     gen: Gen
     head: Seq
@@ -152,7 +163,8 @@ class Store(Protocol):
         """Make a run durable with `flow_run_created` and `flow_run_planned` (and one
         `flow_run_step_status` for each step that is reused).
 
-        The same user, key and hash return the run made before; raises KeyConflict on another hash.
+        The same user, key and hash return the run made before; raises KeyConflict on another hash,
+        and NotStored when the project is not open to the user.
         """
         ...
 
@@ -162,10 +174,38 @@ class Store(Protocol):
 
     async def get(self, run_id: RunId) -> RunRecord | None: ...
 
+    async def visible(self, user_id: UserId, run_id: RunId) -> RunRecord | None:
+        """The run, if it is the user's and of a project that is open to the user; else None.
+
+        A project is open to its members while they are not revoked, and to the operator.
+        """
+        ...
+
     async def runs(
-        self, *, project_id: ProjectId | None, before: RunId | None, limit: int
+        self,
+        user_id: UserId,
+        *,
+        project_id: ProjectId | None,
+        before: RunId | None,
+        limit: int,
     ) -> list[Run]:
-        """Newest first; with `before`, older than that run."""
+        """Those that are visible to the user, newest first; with `before`, older than that run."""
+        ...
+
+    async def index(
+        self,
+        user_id: UserId,
+        *,
+        project_id: ProjectId | None,
+        before: RunId | None = None,
+        only: Sequence[RunId] | None = None,
+        limit: int,
+    ) -> list[IndexRow]:
+        """The rows of the user's run list, newest first; with `before`, older than that run, and
+        with `only`, those of these runs that belong to it.
+
+        A row changes only together with a frame of its run that an outline shows.
+        """
         ...
 
     async def steps(self, run_id: RunId) -> list[Step]:
@@ -248,8 +288,18 @@ class Store(Protocol):
     async def read(
         self, run_id: RunId, *, after: Seq, limit: int, outline: bool = False
     ) -> list[LogEntry]:
-        """The next frames after a seq, in order: at most `limit` and about 256 KiB, but at least
-        one if there is one. Folded frames read as if they were not."""
+        """The next frames after a seq, in order and without a hole: at most `limit` and about
+        256 KiB, but at least one if there is one. Folded frames read as if they were not."""
+        ...
+
+    async def page(
+        self, run_id: RunId, *, after: Seq, outline: bool, make: Callable[[Page], T]
+    ) -> T:
+        """The same as what `make` makes of it, in the thread that reads: at most 256 KiB as they
+        leave over a WebSocket, but at least one if there is one.
+
+        A few pages are read at once, whoever asks; the others wait their turn.
+        """
         ...
 
     async def fold(self) -> bool:
@@ -266,7 +316,13 @@ class Store(Protocol):
         """Register a project; the same path is the same project."""
         ...
 
-    async def projects(self) -> list[Project]: ...
+    async def projects(self, user_id: UserId) -> list[Project]:
+        """Those that are open to the user."""
+        ...
+
+    async def open_project(self, user_id: UserId, project_id: ProjectId) -> Project | None:
+        """The project, if it is open to the user."""
+        ...
 
     async def project(self, project_id: ProjectId) -> Project | None: ...
 

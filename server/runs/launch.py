@@ -20,9 +20,18 @@ from protocol.ids import PlanId, ProjectId, RunId, StepId, UserId
 from protocol.plan import FlowPlan
 from protocol.resources import ModelInfo, Project, Run
 from protocol.states import RunStatus
-from server.ports import AgentUnavailable, KeyConflict, Launched, NewRun, RunRecord
+from server.access import project_not_found, visible_project
+from server.ports import (
+    AgentUnavailable,
+    KeyConflict,
+    Launched,
+    NewRun,
+    NotStored,
+    RunRecord,
+)
 from server.runs.models import Model, Ready, needed_endpoints
 from server.runs.rooms import Rooms
+from server.runs.under_way import UnderWay, key_conflict
 from server.shielding import to_the_end
 from server.world import rfc3339
 
@@ -50,12 +59,15 @@ class Prepared(NamedTuple):
 
 
 class Launcher:
-    """Makes launches durable and begins them. `begin` is told of each new run and its tree, and
-    waits for nothing."""
+    """Makes launches durable and begins them. `begin` is told of each new run, its tree and its
+    user, and waits for nothing."""
 
-    def __init__(self, rooms: Rooms, *, begin: Callable[[RunId, str], None]) -> None:
+    def __init__(
+        self, rooms: Rooms, *, begin: Callable[[RunId, str, UserId], None], under_way: UnderWay
+    ) -> None:
         self._rooms = rooms
         self._begin = begin
+        self._under_way = under_way
         self._store = rooms.store
         self._catalogue = rooms.catalogue
         self._models = rooms.models
@@ -65,42 +77,74 @@ class Launcher:
         return self._models.open_to(user)
 
     async def plan(self, user: UserId, request: LaunchRequest) -> Prepared:
-        """The plan of a launch, stored so that `plan_id` can launch exactly it."""
+        """The plan of a launch, stored so that `plan_id` can launch exactly it. Raises
+        ProtocolError."""
+        prepared, _ = await self._under_way.wait_for(
+            lambda: self._plan(user, request), user=user, key=None, body_hash=request.hash()
+        )
+        return prepared
+
+    async def _plan(self, user: UserId, request: LaunchRequest) -> Prepared:
+        self._under_way.admit(user, new_run=False)
         with self._rooms.trees.keep():
             prepared = await self._prepare(user, request)
             await self._store.save_plan(prepared.plan, prepared.patches)
             return prepared
 
     async def launch(self, user: UserId, request: LaunchRequest, *, key: str | None) -> Launched:
-        """Make the run durable; the same key and body return the run made before.
+        """Make the run durable; the same key and body return the run made before, or wait for the
+        one that is being made: who began it alone has `created`.
 
         Raises ProtocolError; nothing is stored then.
         """
-        try:
-            if key is not None:
-                earlier = await self._store.launched(user, key, request.hash())
-                if earlier is not None:
-                    return Launched(earlier, created=False)
-            with self._rooms.trees.keep():
-                prepared = await self._prepare(user, request)
-                new = self._new_run(user, request, prepared, key=key)
-                return await to_the_end(self._commit(new))
-        except KeyConflict as error:
-            raise _key_conflict() from error
+        launched, joined = await self._under_way.wait_for(
+            lambda: self._launch(user, request, key), user=user, key=key, body_hash=request.hash()
+        )
+        return Launched(launched.run, created=False) if joined else launched
+
+    async def _launch(self, user: UserId, request: LaunchRequest, key: str | None) -> Launched:
+        earlier = await self._earlier(user, key, request)
+        if earlier is not None:
+            return earlier
+        self._under_way.admit(user)
+        with self._rooms.trees.keep():
+            prepared = await self._prepare(user, request)
+            new = self._new_run(user, request, prepared, key=key)
+            return await to_the_end(self._commit(new))
 
     async def rerun(
         self, user: UserId, parent: RunRecord, *, again: list[StepId], key: str | None
     ) -> Launched:
         """A linked run with the parent's plan; its completed steps are reused, except `again`
-        and what depends on them."""
-        _check_rerun(parent, again)
-        facts = engine.reuse(parent.plan, await self._store.facts(parent.run.id), set(again))
-        await self._require_models(user, parent.plan, facts)
+        and what depends on them. Repeats are as those of a launch."""
         request = LaunchRequest(
             project_id=parent.run.project_id,
             plan_id=parent.plan.plan_id,
             input={"rerun": parent.run.id, "steps": sorted(again)},
         )
+        launched, joined = await self._under_way.wait_for(
+            lambda: self._rerun(user, parent, again, request, key),
+            user=user,
+            key=key,
+            body_hash=request.hash(),
+        )
+        return Launched(launched.run, created=False) if joined else launched
+
+    async def _rerun(
+        self,
+        user: UserId,
+        parent: RunRecord,
+        again: list[StepId],
+        request: LaunchRequest,
+        key: str | None,
+    ) -> Launched:
+        earlier = await self._earlier(user, key, request)
+        if earlier is not None:
+            return earlier
+        _check_rerun(parent, again)
+        self._under_way.admit(user)
+        facts = engine.reuse(parent.plan, await self._store.facts(parent.run.id), set(again))
+        await self._require_models(user, parent.plan, facts)
         run = self._run(parent.plan, parent.run.input, parent.run.model)
         new = NewRun(
             run=run,
@@ -113,16 +157,28 @@ class Launcher:
             facts=facts,
             parent_run_id=parent.run.id,
         )
-        try:
-            with self._rooms.trees.keep():
-                await self._check_copy(parent.plan)
-                return await to_the_end(self._commit(new))
-        except KeyConflict as error:
-            raise _key_conflict() from error
+        with self._rooms.trees.keep():
+            await self._check_copy(user, parent.plan)
+            return await to_the_end(self._commit(new))
 
-    async def _check_copy(self, plan: FlowPlan) -> None:
+    async def _earlier(
+        self, user: UserId, key: str | None, request: LaunchRequest
+    ) -> Launched | None:
+        """What this key made before: a repeat is answered even when nothing new is taken."""
+        if key is None:
+            return None
+        try:
+            run = await self._store.launched(user, key, request.hash())
+        except KeyConflict as error:
+            raise key_conflict() from error
+        if run is None:
+            return None
+        await visible_project(self._store, user, run.project_id)
+        return Launched(run, created=False)
+
+    async def _check_copy(self, user: UserId, plan: FlowPlan) -> None:
         """Refuse a plan whose project may not be used any more, or whose copy is gone."""
-        project = await self._project(plan.project_id)
+        project = await visible_project(self._store, user, plan.project_id)
         await self._rooms.trees.check(Path(project.path))
         if not await self._rooms.trees.exists(plan.tree.id):
             raise ProtocolError(
@@ -134,14 +190,20 @@ class Launcher:
 
     async def _commit(self, new: NewRun) -> Launched:
         """Store and begin: a client that leaves in between leaves no run that nobody conducts."""
-        launched = await self._store.launch(new)
-        self._begin(launched.run.id, new.plan.tree.id)
+        try:
+            launched = await self._store.launch(new)
+        except KeyConflict as error:
+            raise key_conflict() from error
+        except NotStored as error:
+            # The user has left the project while the launch was being made.
+            raise project_not_found() from error
+        self._begin(launched.run.id, new.plan.tree.id, new.user_id)
         return launched
 
     async def _prepare(self, user: UserId, request: LaunchRequest) -> Prepared:
         if request.plan_id is not None:
             return await self._stored_plan(user, request.plan_id)
-        project = await self._project(request.project_id)
+        project = await self._project(user, request.project_id)
         invocation = self._invocation(request)
         flow = self._catalogue.get(invocation.flow)
         with _no_run_without_agent():
@@ -188,14 +250,15 @@ class Launcher:
 
     async def _stored_plan(self, user: UserId, plan_id: PlanId) -> Prepared:
         found = await self._store.plan(plan_id)
-        if found is None:
+        open_to_user = found and await self._store.open_project(user, found[0].project_id)
+        if found is None or open_to_user is None:
             raise ProtocolError(ErrorCode.NOT_FOUND, "plan not found", field="plan_id")
-        await self._check_copy(found[0])
+        await self._check_copy(user, found[0])
         prepared = Prepared(*found)
         await self._require_models(user, prepared.plan, engine.initial(prepared.plan))
         return prepared
 
-    async def _project(self, project_id: ProjectId | None) -> Project:
+    async def _project(self, user: UserId, project_id: ProjectId | None) -> Project:
         if project_id is None:
             raise ProtocolError(
                 ErrorCode.BAD_ARGUMENTS,
@@ -203,10 +266,7 @@ class Launcher:
                 field="project_id",
                 hint="GET /api/projects lists them",
             )
-        project = await self._store.project(project_id)
-        if project is None:
-            raise ProtocolError(ErrorCode.NOT_FOUND, "project not found", field="project_id")
-        return project
+        return await visible_project(self._store, user, project_id)
 
     def _invocation(self, request: LaunchRequest) -> slash.Invocation:
         if request.command is not None and request.flow_name is None:
@@ -296,12 +356,3 @@ def _check_rerun(parent: RunRecord, again: list[StepId]) -> None:
         raise ProtocolError(
             ErrorCode.BAD_ARGUMENTS, f"no step `{min(unknown)}` in the plan", field="steps"
         )
-
-
-def _key_conflict() -> ProtocolError:
-    return ProtocolError(
-        ErrorCode.KEY_CONFLICT,
-        "this key was used for another launch",
-        field="key",
-        hint="use a new key for a new launch",
-    )

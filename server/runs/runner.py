@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from flows.facts import Facts
 from protocol.errors import ErrorCode, ProtocolError
-from protocol.ids import RunId, StepId
+from protocol.ids import RunId, StepId, UserId
 from protocol.plan import FlowPlan, StepKind
 from protocol.states import RunStatus, StepStatus
 from server.logs import logger
@@ -30,6 +30,7 @@ class Live(NamedTuple):
 
     ready: "asyncio.Future[Conductor]"
     task: "asyncio.Task[None]"
+    user: UserId
 
 
 class Runner:
@@ -45,9 +46,13 @@ class Runner:
         for run_id in await self._rooms.store.unfinished():
             record = await self._rooms.store.get(run_id)
             if record is not None:
-                self.begin(run_id, record.plan.tree.id)
+                self.begin(run_id, record.plan.tree.id, record.user_id)
 
-    def begin(self, run_id: RunId, tree_id: str) -> None:
+    def live(self, user: UserId) -> int:
+        """How many runs of the user have not ended."""
+        return sum(live.user == user for live in self._live.values())
+
+    def begin(self, run_id: RunId, tree_id: str, user: UserId) -> None:
         """Conduct a stored run, unless that is being done, it has ended, or the server stops.
 
         It waits for nothing, so whoever has made a run durable can begin it in the same breath.
@@ -57,7 +62,7 @@ class Runner:
             return
         ready: asyncio.Future[Conductor] = asyncio.get_running_loop().create_future()
         task = asyncio.create_task(self._conduct(run_id, ready), name=f"run {run_id}")
-        self._live[run_id] = Live(ready, task)
+        self._live[run_id] = Live(ready, task, user)
         held = ExitStack()
         held.enter_context(self._rooms.trees.hold(tree_id))
         task.add_done_callback(lambda _: held.close())

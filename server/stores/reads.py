@@ -1,14 +1,15 @@
 """The reading half of the SQLite store, on a connection of its own that cannot write."""
 
-import asyncio
 import sqlite3
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import aiosqlite
 
 from flows.facts import Facts
 from protocol.ids import Gen, PlanId, ProjectId, RunId, Seq, StepId, UserId
 from protocol.plan import FlowPlan
-from protocol.resources import Project, Run, Step
+from protocol.resources import IndexRow, Project, Run, Step
 from protocol.states import RunStatus
 from server.ports import (
     AttemptRecord,
@@ -16,12 +17,27 @@ from server.ports import (
     LogEntry,
     LogHead,
     NotStored,
+    Page,
     RunRecord,
     StoreUnavailable,
 )
-from server.stores import pages, rows
+from server.stores import log_reader, rows
+from server.stores.log_reader import LogReader
 
-READ_BYTES = 256 * 1024
+T = TypeVar("T")
+
+
+def open_to_user(project: str) -> str:
+    """The one condition of who may see what belongs to a project, in SQL: `project` is the column
+    that names it, the parameter is the user."""
+    return (
+        "EXISTS (SELECT 1 FROM users WHERE users.id = ? AND users.revoked_at IS NULL"  # noqa: S608
+        " AND (users.kind = 'operator' OR EXISTS (SELECT 1 FROM memberships WHERE"
+        f" memberships.user_id = users.id AND memberships.project_id = {project})))"
+    )
+
+
+OPEN = open_to_user("flow_runs.project_id")
 
 
 class Reads:
@@ -29,6 +45,7 @@ class Reads:
     fails."""
 
     _reader: aiosqlite.Connection
+    _log_reader: LogReader
 
     async def launched(self, user_id: UserId, key: str, body_hash: str) -> Run | None:
         return await self.by_key(self._reader, user_id, key, body_hash)
@@ -61,17 +78,24 @@ class Reads:
         row = await self.one("SELECT * FROM flow_runs WHERE id = ?", run_id)
         return rows.run_record(row) if row else None
 
+    async def visible(self, user_id: UserId, run_id: RunId) -> RunRecord | None:
+        row = await self.one(
+            f"SELECT * FROM flow_runs WHERE id = ? AND user_id = ? AND {OPEN}",  # noqa: S608
+            run_id,
+            user_id,
+            user_id,
+        )
+        return rows.run_record(row) if row else None
+
     async def runs(
-        self, *, project_id: ProjectId | None, before: RunId | None, limit: int
+        self,
+        user_id: UserId,
+        *,
+        project_id: ProjectId | None,
+        before: RunId | None,
+        limit: int,
     ) -> list[Run]:
-        wanted: list[str] = ["1 = 1"]
-        values: list[object] = []
-        if project_id is not None:
-            wanted.append("project_id = ?")
-            values.append(project_id)
-        if before is not None:
-            wanted.append("number < (SELECT number FROM flow_runs WHERE id = ?)")
-            values.append(before)
+        wanted, values = _visible(user_id, project_id, before)
         found = await self.all_rows(
             f"SELECT {rows.RUN_COLUMNS} FROM flow_runs"  # noqa: S608 - fixed words only
             f" WHERE {' AND '.join(wanted)} ORDER BY number DESC LIMIT ?",
@@ -79,6 +103,27 @@ class Reads:
             limit,
         )
         return [rows.run(row) for row in found]
+
+    async def index(
+        self,
+        user_id: UserId,
+        *,
+        project_id: ProjectId | None,
+        before: RunId | None = None,
+        only: Sequence[RunId] | None = None,
+        limit: int,
+    ) -> list[IndexRow]:
+        wanted, values = _visible(user_id, project_id, before)
+        if only is not None:
+            wanted.append(f"id IN ({', '.join('?' * len(only))})")
+            values += only
+        found = await self.all_rows(
+            f"SELECT {rows.RUN_COLUMNS}, {rows.STEP_COUNTS} FROM flow_runs"  # noqa: S608 - fixed words only
+            f" WHERE {' AND '.join(wanted)} ORDER BY number DESC LIMIT ?",
+            *values,
+            limit,
+        )
+        return [rows.index_row(row) for row in found]
 
     async def steps(self, run_id: RunId) -> list[Step]:
         found = await self.all_rows(
@@ -141,44 +186,37 @@ class Reads:
     async def read(
         self, run_id: RunId, *, after: Seq, limit: int, outline: bool = False
     ) -> list[LogEntry]:
-        live = await self.all_rows(
-            "SELECT seq, outline, data FROM flow_frames"
-            " WHERE run_id = ? AND seq > ? AND outline >= ? ORDER BY seq LIMIT ?",
-            run_id,
-            after,
-            outline,
-            limit,
-        )
-        entries = [
-            LogEntry(run_id, Seq(row["seq"]), row["data"], bool(row["outline"])) for row in live
-        ]
-        if not entries or entries[0].seq > after + 1:
-            folded = await self._folded(run_id, after=after, limit=limit, outline=outline)
-            entries = (folded + entries)[:limit]
-        return pages.within(entries, READ_BYTES)
+        def work(db: sqlite3.Connection) -> list[LogEntry]:
+            return log_reader.page(db, run_id, after=after, outline=outline, frames=limit)[0]
 
-    async def _folded(
-        self, run_id: RunId, *, after: Seq, limit: int, outline: bool
-    ) -> list[LogEntry]:
-        entries: list[LogEntry] = []
-        last = after
-        while len(entries) < limit:
-            row = await self.one(
-                "SELECT first, last, data FROM flow_frame_pages"
-                " WHERE run_id = ? AND last > ? ORDER BY first LIMIT 1",
-                run_id,
-                last,
+        return await self._log_reader.run(work)
+
+    async def page(
+        self, run_id: RunId, *, after: Seq, outline: bool, make: Callable[[Page], T]
+    ) -> T:
+        def work(db: sqlite3.Connection) -> T:
+            entries, through = log_reader.page(
+                db, run_id, after=after, outline=outline, scan=log_reader.SCAN_FRAMES
             )
-            if row is None:
-                break
-            page = await asyncio.to_thread(pages.inflate, run_id, row["first"], row["data"])
-            entries += [it for it in page if it.seq > after and it.outline >= outline]
-            last = row["last"]
-        return entries[:limit]
+            return make(Page(entries, through))
 
-    async def projects(self) -> list[Project]:
-        found = await self.all_rows("SELECT * FROM projects ORDER BY created_at, id")
+        return await self._log_reader.run(work)
+
+    async def projects(self, user_id: UserId) -> list[Project]:
+        found = await self.all_rows(
+            f"SELECT * FROM projects WHERE {open_to_user('projects.id')}"  # noqa: S608
+            " ORDER BY created_at, id",
+            user_id,
+        )
         return [rows.project(row) for row in found]
+
+    async def open_project(self, user_id: UserId, project_id: ProjectId) -> Project | None:
+        row = await self.one(
+            f"SELECT * FROM projects WHERE id = ? AND {open_to_user('projects.id')}",  # noqa: S608
+            project_id,
+            user_id,
+        )
+        return rows.project(row) if row else None
 
     async def project(self, project_id: ProjectId) -> Project | None:
         row = await self.one("SELECT * FROM projects WHERE id = ?", project_id)
@@ -197,6 +235,22 @@ class Reads:
             return list(await self._reader.execute_fetchall(sql, values))
         except sqlite3.Error as error:
             raise StoreUnavailable(f"the store failed: {error}") from error
+
+
+def _visible(
+    user_id: UserId, project_id: ProjectId | None, before: RunId | None
+) -> tuple[list[str], list[object]]:
+    """The conditions of a list of runs, and their values: the user's own, in projects that are open
+    to the user."""
+    wanted: list[str] = ["user_id = ?", OPEN]
+    values: list[object] = [user_id, user_id]
+    if project_id is not None:
+        wanted.append("project_id = ?")
+        values.append(project_id)
+    if before is not None:
+        wanted.append("number < (SELECT number FROM flow_runs WHERE id = ?)")
+        values.append(before)
+    return wanted, values
 
 
 def known(row: sqlite3.Row | None, run_id: RunId) -> sqlite3.Row:

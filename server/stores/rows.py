@@ -12,7 +12,7 @@ from protocol.codec import encode
 from protocol.commands import Band
 from protocol.ids import ProjectId, RunId, StepId, UserId
 from protocol.plan import FlowPlan, StepKind
-from protocol.resources import Project, Receipt, ReportRef, Run, Step, Usage
+from protocol.resources import IndexRow, Project, Receipt, ReportRef, Run, Step, Usage
 from protocol.states import RunStatus, StepStatus
 from server.ports import AttemptRecord, RunRecord
 
@@ -21,6 +21,13 @@ decode = msgspec.json.decode
 RUN_COLUMNS = (
     "id, project_id, flow_name, band, model, status, input, report, error, created_at, updated_at"
 )
+
+STEP_COUNTS = (
+    "(SELECT count(*) FROM flow_steps WHERE run_id = flow_runs.id) AS steps_total,"
+    " (SELECT count(*) FROM flow_steps WHERE run_id = flow_runs.id"
+    " AND status NOT IN ('pending', 'queued', 'running')) AS steps_done"
+)
+"""Beside the columns of a run. A step is done when it has ended, however it did."""
 
 
 def run(row: sqlite3.Row) -> Run:
@@ -37,6 +44,10 @@ def run(row: sqlite3.Row) -> Run:
         created_at=row["created_at"],
         updated_at=row["updated_at"],
     )
+
+
+def index_row(row: sqlite3.Row) -> IndexRow:
+    return IndexRow(run=run(row), steps_done=row["steps_done"], steps_total=row["steps_total"])
 
 
 def run_record(row: sqlite3.Row) -> RunRecord:

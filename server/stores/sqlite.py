@@ -18,7 +18,7 @@ from protocol.frames import (
     FlowRunStepStatus,
     StoredFrame,
 )
-from protocol.ids import RunId, Seq, StepId
+from protocol.ids import RunId, StepId
 from protocol.plan import FlowPlan, PlannedStep
 from protocol.resources import Project, ReportRef
 from protocol.states import RunStatus, StepStatus, move_run, move_step
@@ -34,14 +34,17 @@ from server.ports import (
     StoreUnavailable,
 )
 from server.stores import migrate, pages, rows
-from server.stores.reads import Reads, known
+from server.stores.log_reader import LogReader, whole
+from server.stores.reads import known, open_to_user
+from server.stores.users import UserRows
 from server.stores.writer import Tick, Writer
 
 FILE = "podium.db"
 
 
-class SqliteStore(Reads):
-    """Keeps the promises of `ports.Store`. Use it as an async context manager."""
+class SqliteStore(UserRows):
+    """Keeps the promises of `ports.Store` and `ports.UserStore`. Use it as an async context
+    manager."""
 
     def __init__(
         self,
@@ -73,6 +76,8 @@ class SqliteStore(Reads):
                 aiosqlite.connect(f"file:{self._path}?mode=ro", uri=True, isolation_level=None)
             )
             self._reader.row_factory = sqlite3.Row
+            self._log_reader = LogReader(self._path)
+            self._stack.push_async_callback(self._log_reader.close)
         except (sqlite3.Error, OSError) as error:
             await self._stack.aclose()
             raise StoreUnavailable(f"{self._path} cannot be used: {error}") from error
@@ -109,6 +114,7 @@ class SqliteStore(Reads):
             earlier = await self.by_key(tick.db, new.user_id, new.key, new.body_hash)
             if earlier is not None:
                 return Launched(earlier, created=False)
+            await _check_open(tick.db, new)
             await tick.db.execute(
                 "INSERT INTO flow_runs (id, project_id, user_id, launch_key, body_hash, command,"
                 " parent_run_id, flow_name, band, model, status, input, plan, patches, created_at,"
@@ -287,13 +293,7 @@ class SqliteStore(Reads):
         if row is None:
             return False
         run_id = RunId(row["id"])
-        found = await self.all_rows(
-            "SELECT seq, outline, data FROM flow_frames WHERE run_id = ? ORDER BY seq", run_id
-        )
-        entries = [
-            LogEntry(run_id, Seq(it["seq"]), it["data"], bool(it["outline"])) for it in found
-        ]
-        folded = await asyncio.to_thread(pages.fold, entries)
+        folded = await self._log_reader.run(lambda db: list(pages.fold(whole(db, run_id))))
 
         async def write(tick: Tick) -> None:
             await tick.db.executemany(
@@ -359,6 +359,19 @@ async def _fence(db: aiosqlite.Connection, ref: AttemptRef) -> StepStatus:
     if row[1] != ref.attempt:
         raise Fenced(f"{ref.step_id} is at attempt {row[1]}, not {ref.attempt}")
     return StepStatus(row[0])
+
+
+async def _check_open(db: aiosqlite.Connection, new: NewRun) -> None:
+    """Raise NotStored when the project is not open to the user: in the transaction of the launch,
+    so that none slips through while a membership is being withdrawn."""
+    row = await (
+        await db.execute(
+            f"SELECT {open_to_user('?')}",
+            (new.user_id, new.run.project_id),
+        )
+    ).fetchone()
+    if row is None or not row[0]:
+        raise NotStored(f"no project {new.run.project_id} of {new.user_id}")
 
 
 async def _end_attempt(tick: Tick, ref: AttemptRef, change: StepChange) -> None:

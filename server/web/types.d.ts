@@ -48,6 +48,15 @@ export type ControlFrame =
 /** Everything that the server may send. */
 export type Frame = StoredFrame | ControlFrame;
 
+/** 201: the one time that a token is shown. */
+export interface Admitted {
+  user: UserInfo;
+  token_id: string;
+  token: string;
+  /** Signs a browser in; the token is in the fragment, which no server is sent. */
+  login_url: string | null;
+}
+
 /** Whether runs can start; a server without an agent still shows those that it has. */
 export interface AgentState {
   available: boolean;
@@ -678,6 +687,8 @@ export interface Limits {
   burst: number;
   per_second: number;
   heartbeat_seconds: number;
+  fragments: number;
+  waiting: number;
 }
 
 /** Lines from `start` to `end`, counted from 1, both included. */
@@ -691,6 +702,28 @@ export interface ModelInfo {
   model?: string;
   /** Used when a launch names none. */
   default?: boolean;
+}
+
+/** `POST /api/users/{name}/tokens`. */
+export interface NewToken {
+  /** How long it is good; left out: until it is revoked. */
+  days?: number | null;
+  /** What it is for, as `laptop`. */
+  label?: string;
+}
+
+/** `POST /api/users`: a user, and a first token. */
+export interface NewUser {
+  /** How long it is good; left out: until it is revoked. */
+  days?: number | null;
+  /** What it is for, as `laptop`. */
+  label?: string;
+  name: string;
+  service?: boolean;
+  /** Paths on the server; what is no project yet becomes one. */
+  projects?: string[];
+  /** Let a revoked user in again, who then has all earlier runs. */
+  again?: boolean;
 }
 
 /** A run that is not yours looks exactly like one that does not exist. */
@@ -786,6 +819,12 @@ export interface Project {
 /** `POST /api/projects`: a folder on the server's machine. */
 export interface ProjectBody {
   path: string;
+}
+
+/** `POST /api/users/{name}/projects`. Paths on the server; a project's id will do as well. */
+export interface ProjectChange {
+  add?: string[];
+  remove?: string[];
 }
 
 export interface ProjectList {
@@ -999,9 +1038,19 @@ export interface Section {
  */
 export type SelfTest = "failed_as_it_must" | "succeeded" | "not_run";
 
-/** `POST /api/session`: the token, for the cookie. */
+/** `POST /api/session`: the answer sets the cookie. */
 export interface SessionBody {
   token: string;
+}
+
+/** `GET /api/session`: who is signed in. */
+export interface SessionInfo {
+  user_id: string;
+  kind: UserKind;
+  /** How: `bearer`, `cookie` or `proxy`. */
+  way: string;
+  /** When the session or the token ends by itself. */
+  expires_at: string | null;
 }
 
 export interface SessionOpened {
@@ -1075,10 +1124,24 @@ export interface SubscribeIndex {
   project_id?: string | null;
 }
 
-export interface TicketMade {
+export interface Ticket {
   /** Good for one socket, said in its `hello`. */
   ticket: string;
   expires_in_seconds: number;
+}
+
+/** `POST /api/ws-ticket`. */
+export interface TicketBody {
+  /** The user whose socket it opens; only for service tokens, which must name one. */
+  on_behalf_of?: string | null;
+}
+
+export interface TokenInfo {
+  id: string;
+  label: string;
+  created_at: string;
+  expires_at: string | null;
+  revoked_at: string | null;
 }
 
 export type ToolStatus = "running" | "ok" | "failed" | "denied";
@@ -1141,6 +1204,28 @@ export interface Usage {
   output_tokens?: number;
   cached_tokens?: number;
   requests?: number;
+}
+
+export interface UserInfo {
+  /** The name. */
+  id: string;
+  kind: UserKind;
+  created_at: string;
+  revoked_at: string | null;
+  /** Those that the user is a member of; the operator, who is of every one, has none here. */
+  projects: Project[];
+  tokens: TokenInfo[];
+}
+
+/**
+ * `operator`: The local user: a member of every project, who alone changes users.
+ * `service`: A chat back-end: it mints tickets on behalf of users, and may do nothing else.
+ */
+export type UserKind = "operator" | "user" | "service";
+
+/** `GET /api/users`, the operator first. */
+export interface UserList {
+  users: UserInfo[];
 }
 
 /** What the adversarial validator says of one finding. */

@@ -73,7 +73,7 @@ def test_every_method_that_is_replaced_is_there_and_called_alike() -> None:
     }
     assert own == {
         "__init__", "handle_connect", "handle_ping", "send_receive_event_to_app",
-        "handle_parser_exception", "keepalive_timeout", "send", "on_task_complete",
+        "handle_parser_exception", "keepalive_timeout", "shutdown", "send", "on_task_complete",
     }  # fmt: skip
     for name in own - {"__init__"}:
         taken = list(inspect.signature(getattr(PaneProtocol, name)).parameters)
@@ -93,6 +93,10 @@ def broken(*_: Any) -> Any:
 def nothing(*_: Any) -> Any: ...
 
 
+def never(*_: Any) -> bool:
+    return False
+
+
 @pytest.mark.parametrize(
     ("owner", "name", "otherwise", "said"),
     [
@@ -105,7 +109,8 @@ def nothing(*_: Any) -> Any: ...
         (WebSocketsSansIOProtocol, "data_received", broken, "AttributeError: it has another name"),
         (CountingServer, "recv_frame", Protocol.recv_frame, "no refusal with 4413"),
         (PaneProtocol, "_free_in", nothing, "a refusal does not linger"),
-        (ws_protocol, "MAX_FRAGMENTS", 63, "in many fragments is refused"),
+        (CountingServer, "max_fragments", 63, "in many fragments is refused"),
+        (ws_protocol, "too_many", never, "no refusal with 4413"),
     ],
 )
 async def test_the_check_sees_what_is_otherwise(

@@ -83,6 +83,7 @@ class FakeAgent:
         self.running: set[str] = set()
         self.unavailable: AgentUnavailable | None = None
         self.receipt: Callable[[AgentOrder], Receipt | None] = lambda order: RECEIPT
+        self.containment_required = False
         self._held: frozenset[str] = frozenset()
         self._free = asyncio.Event()
         self._free.set()
@@ -105,6 +106,9 @@ class FakeAgent:
         if self.unavailable is not None:
             raise self.unavailable
         return "0.24.4"
+
+    def require_containment(self) -> None:
+        self.containment_required = True
 
     async def probe(self, endpoint: ModelEndpoint) -> Probe:
         await self.check()

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 from server.client import Client
@@ -17,7 +17,16 @@ READY_SECONDS = 20.0
 class Server:
     """`podium serve` on a free port; it can be killed and started again on the same DIR."""
 
-    def __init__(self, data: Path, project: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        data: Path,
+        project: Path,
+        environment: Mapping[str, str],
+        *,
+        log: Path | None = None,
+    ) -> None:
+        """`log` is where its standard error goes, if not to the test's own."""
+        self.log = log
         self.data = data
         self.project = project
         self._environment = dict(environment)
@@ -25,12 +34,14 @@ class Server:
         self.place: ServerFile | None = None
 
     async def start(self) -> ServerFile:
-        self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "server", "serve", "--port", "0",
-            "--data", str(self.data), "--project", str(self.project),
-            env={**os.environ, **self._environment},
-            stdout=asyncio.subprocess.DEVNULL,
-        )  # fmt: skip
+        with ExitStack() as opened:
+            log = None if self.log is None else opened.enter_context(self.log.open("ab"))
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "server", "serve", "--port", "0",
+                "--data", str(self.data), "--project", str(self.project),
+                env={**os.environ, **self._environment},
+                stdout=asyncio.subprocess.DEVNULL, stderr=log,
+            )  # fmt: skip
         async with asyncio.timeout(READY_SECONDS):
             while True:
                 assert self.process.returncode is None, "the server ended before it was ready"
@@ -59,9 +70,9 @@ class Server:
 
 @asynccontextmanager
 async def podium(
-    data: Path, project: Path, environment: Mapping[str, str]
+    data: Path, project: Path, environment: Mapping[str, str], *, log: Path | None = None
 ) -> AsyncIterator[Server]:
-    server = Server(data, project, environment)
+    server = Server(data, project, environment, log=log)
     await server.start()
     try:
         yield server

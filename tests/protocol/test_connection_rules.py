@@ -12,7 +12,6 @@ from protocol.connection import (
     ABUSE_SECONDS,
     HELLO_SECONDS,
     MAX_GARBAGE,
-    MAX_WAITING,
     Close,
     Connection,
     Effect,
@@ -199,7 +198,7 @@ def test_an_id_in_use_is_refused_until_it_is_answered() -> None:
 
 def test_only_so_many_messages_wait_for_answers() -> None:
     connection = connected()
-    for number in range(MAX_WAITING):
+    for number in range(FREE.waiting):
         connection.begin(Ping(id=str(number)))
     with pytest.raises(ProtocolError) as caught:
         connection.begin(Ping(id="more"))
@@ -242,7 +241,7 @@ def test_every_message_has_exactly_one_outcome(
 
 def test_a_connection_follows_only_so_many_runs() -> None:
     connection = connected()
-    following = Following(sent=Seq(0), target=Seq(0), detail=Detail.FULL)
+    following = Following(sent=Seq(0), head=Seq(0), shown_head=Seq(0), detail=Detail.FULL)
     for run_id in (RUN_ID, RunId("other")):
         connection.check_room(run_id)
         connection.following[run_id] = following

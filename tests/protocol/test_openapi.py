@@ -72,7 +72,11 @@ def test_build_and_address_are_those_given() -> None:
 
 def test_what_follows_from_how_a_route_is_asked() -> None:
     cancel = operation("POST", "/api/runs/{id}/cancel")
-    assert list(cancel["responses"]) == ["200", "400", "401", "403", "404", "409", "503"]
+    assert list(cancel["responses"]) == [
+        "200", "400", "401", "403", "404", "409", "429", "503",
+    ]  # fmt: skip
+    for status in ("409", "429", "503"):
+        assert list(cancel["responses"][status]["headers"]) == ["Retry-After"]
     assert "requestBody" not in cancel
     assert cancel["parameters"] == [
         {
@@ -169,4 +173,4 @@ def test_a_new_route_is_one_entry() -> None:
         answers=(Answer(200, LaunchBody),),
         codes=(ErrorCode.BUSY,),
     )
-    assert [answer.status for answer in route.all_answers] == [200, 401, 403, 409, 503]
+    assert [answer.status for answer in route.all_answers] == [200, 401, 403, 409, 429, 503]

@@ -9,7 +9,7 @@ import pytest
 
 from protocol.codec import MESSAGE_LIMIT, NESTING, decode_command
 from protocol.commands import Command
-from protocol.connection import HELLO_SECONDS, MAX_GARBAGE, MAX_WAITING
+from protocol.connection import HELLO_SECONDS, MAX_GARBAGE
 from protocol.errors import CLOSE_RULES, CloseCode, ErrorCode
 from protocol.frames import ControlFrame, StoredFrame
 from protocol.resources import Run, Step
@@ -61,7 +61,6 @@ def test_every_key_of_a_resource_is_named(kind: type[msgspec.Struct]) -> None:
 
 def test_the_limits_are_those_of_the_code() -> None:
     assert f"{MESSAGE_LIMIT} bytes" in row("one message")
-    assert f"{MAX_WAITING} per socket" in row("messages that wait for an answer")
     assert f"{NESTING} levels" in row("nesting of `input`")
     assert f"| {MAX_GARBAGE} |" in row("messages in a row without an id that can be read")
     assert f"{HELLO_SECONDS:.0f} s" in row("`hello` of a socket without credentials")

@@ -170,7 +170,7 @@ async def house(
             clock=clock,
         ) as podium:
             watched = Watched(podium.app)
-            server = _Server(await configured(watched, grace_seconds=1))
+            server = _Server(await configured(watched, settings.limits, grace_seconds=1))
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             headers = {"Authorization": f"Bearer {TOKEN}"}

@@ -2,11 +2,13 @@
 
 import asyncio
 import base64
+import ctypes
+import json
 import os
 import socket
 import struct
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -14,6 +16,8 @@ from tests.server.harness import TOKEN, WAIT_SECONDS
 
 TEXT, CONTINUATION, CLOSE, PING, PONG = 0x1, 0x0, 0x8, 0x9, 0xA
 SMALL = 4_096
+SO_ATTACH_FILTER, BPF_RETURN = 26, 0x06
+"""A socket's own packet filter (socket(7)); a program that returns 0 keeps nothing."""
 
 
 class Message(NamedTuple):
@@ -44,6 +48,27 @@ def frame(opcode: int, payload: bytes = b"", *, fin: bool = True) -> bytes:
 def fragments(count: int, payload: bytes = b"x") -> bytes:
     """The beginning of a text message that never ends."""
     return frame(TEXT, payload, fin=False) + frame(CONTINUATION, payload, fin=False) * (count - 1)
+
+
+def handshake(host: str, token: str) -> bytes:
+    """What opens a socket of `podium.v1`."""
+    lines = [
+        "GET /api/ws HTTP/1.1",
+        f"Host: {host}",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
+        f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}",
+        "Sec-WebSocket-Protocol: podium.v1",
+        f"Authorization: Bearer {token}",
+    ]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def subscribing(run_id: str) -> bytes:
+    """The message that asks for all of a run."""
+    message = {"type": "subscribe", "id": "s", "run_id": run_id}
+    return frame(TEXT, json.dumps(message).encode())
 
 
 class RawPeer:
@@ -79,6 +104,15 @@ class RawPeer:
         except ConnectionError:
             self.socket.close()
 
+    def deafen(self) -> None:
+        """Drop every packet that comes from now on, as a cable that is pulled does: the server gets
+        no answer, not even the kernel's. Where a user may not have that, the kernel still answers
+        and nobody else does."""
+        code = ctypes.create_string_buffer(struct.pack("HBBI", BPF_RETURN, 0, 0, 0))
+        program = struct.pack("HL", 1, ctypes.addressof(code))
+        with suppress(PermissionError):
+            self.socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+
     def reset(self) -> None:
         """Vanish without a word, as a process that is killed."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -105,21 +139,10 @@ async def raw_peer(url: str) -> AsyncIterator[RawPeer]:
     connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
     connected.setblocking(False)
     peer = RawPeer(connected)
-    key = base64.b64encode(os.urandom(16)).decode()
-    lines = [
-        "GET /api/ws HTTP/1.1",
-        f"Host: {place.netloc}",
-        "Upgrade: websocket",
-        "Connection: Upgrade",
-        "Sec-WebSocket-Version: 13",
-        f"Sec-WebSocket-Key: {key}",
-        "Sec-WebSocket-Protocol: podium.v1",
-        f"Authorization: Bearer {TOKEN}",
-    ]
     with connected:
         loop = asyncio.get_running_loop()
         await loop.sock_connect(connected, (place.hostname, place.port))
-        await peer.send("\r\n".join([*lines, "", ""]).encode())
+        await peer.send(handshake(place.netloc, TOKEN))
         answer = b""
         while not answer.endswith(b"\r\n\r\n"):
             answer += await peer._take(1)

@@ -6,14 +6,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
-import msgspec
 import pytest
 from starlette.types import Message
 
-from server.channel import websocket
 from server.http import sse, streamed
+from server.limits import HEARTBEAT_SECONDS, LimitSettings
 from server.world import SystemClock
-from tests.server.harness import TOKEN, House, house
+from tests.server.harness import TOKEN, WAIT_SECONDS, House, house
 from tests.server.readers import Event, Talker, altered, events_of, reading, stored
 
 
@@ -161,18 +160,18 @@ async def test_head_is_answered_without_a_stream(home: House) -> None:
         await stream.ended.wait()
 
 
-async def test_one_user_opens_so_many(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    home.agent.hold()
-    run_id = await home.launch()
-    monkeypatch.setattr(sse, "LIMITS", msgspec.structs.replace(websocket.LIMITS, sockets=1))
-    async with reading(home, run_id) as reader:
-        await reader.next()
-        refused = await home.http.get(f"/api/runs/{run_id}/events")
-        assert (refused.status_code, refused.json()["error"]) == (429, "rate_limited")
-        (stream,) = open_streams(home)
-    await stream.ended.wait()
-    async with reading(home, run_id) as reader:
-        assert await reader.next() is not None, "there is room again"
+async def test_one_user_opens_so_many(tmp_path: Path) -> None:
+    async with house(tmp_path, limits=LimitSettings(streams_per_user=1)) as home:
+        home.agent.hold()
+        run_id = await home.launch()
+        async with reading(home, run_id) as reader:
+            await reader.next()
+            refused = await home.http.get(f"/api/runs/{run_id}/events")
+            assert (refused.status_code, refused.json()["error"]) == (429, "rate_limited")
+            (stream,) = open_streams(home)
+        await stream.ended.wait()
+        async with reading(home, run_id) as reader:
+            assert await reader.next() is not None, "there is room again"
 
 
 def open_streams(home: House) -> list[sse.Stream]:
@@ -189,7 +188,7 @@ class Beats(SystemClock):
         self.due = asyncio.Event()
 
     async def sleep(self, seconds: float) -> None:
-        if seconds != websocket.LIMITS.heartbeat_seconds:
+        if seconds != HEARTBEAT_SECONDS:
             await super().sleep(seconds)
             return
         await self.due.wait()
@@ -218,10 +217,12 @@ async def test_a_stop_says_goodbye(home: House) -> None:
     await home.agent.started(2)
     async with reading(home, run_id) as reader:
         await reader.until("flow_run_caught_up")
-        await home.podium.channel.drain()
+        await home.podium.drain()
         events = await reader.rest()
     assert events[-1].frame["type"] == "flow_run_draining"
-    assert (events[-1].id, events[-1].retry) == (None, "2000")
+    retry_after_ms = events[-1].frame["retry_after_ms"]
+    assert 1_000 <= retry_after_ms < 2_000
+    assert (events[-1].id, events[-1].retry) == (None, str(retry_after_ms))
     refused = await home.http.get(f"/api/runs/{run_id}/events")
     assert refused.status_code == 503
 
@@ -252,11 +253,10 @@ async def test_a_reader_that_stalls_is_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, aborting: bool
 ) -> None:
     """The second is the negative control: a close waits for the same full buffer."""
-    monkeypatch.setattr(streamed, "STALL_SECONDS", 0.2)
     monkeypatch.setattr(streamed, "CUT_SECONDS", 0.2)
     if not aborting:
         monkeypatch.setattr(streamed.Outlet, "abort", lambda self: self._transport.close())
-    async with house(tmp_path, agent=Talker(LARGE)) as home:
+    async with house(tmp_path, agent=Talker(LARGE), stall_seconds=0.2) as home:
         run_id = await home.launch()
         whole = await home.end_of(run_id)
         with await stalled_reader(home, run_id) as peer:
@@ -298,12 +298,9 @@ class Slow:
 @pytest.mark.parametrize(
     ("sizes", "cut"), [([9, 8, 5, 4, 1], False), ([9, 8, 8, 4], True), ([9, 9, 1], True)]
 )
-async def test_a_reader_that_is_slow_is_not_cut(
-    monkeypatch: pytest.MonkeyPatch, sizes: list[int], *, cut: bool
-) -> None:
-    monkeypatch.setattr(streamed, "STALL_SECONDS", 0.001)
+async def test_a_reader_that_is_slow_is_not_cut(sizes: list[int], *, cut: bool) -> None:
     slow = Slow(sizes)
-    outlet = streamed.Outlet(slow.receive, slow.send)
+    outlet = streamed.Outlet(slow.receive, slow.send, stall_seconds=0.001)
     if cut:
         with pytest.raises(streamed.Stalled):
             await outlet.write(b"x")
@@ -315,11 +312,11 @@ async def test_a_stalled_reader_does_not_hold_up_a_stop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sse, "DRAIN_SECONDS", 0.2)
-    async with house(tmp_path, agent=Talker(LARGE)) as home:
+    async with house(tmp_path, agent=Talker(LARGE), stall_seconds=600.0) as home:
         run_id = await home.launch()
         await home.end_of(run_id)
         with await stalled_reader(home, run_id):
             (stream,) = open_streams(home)
-            await home.podium.channel.drain()
-            async with asyncio.timeout(streamed.STALL_SECONDS / 2):
+            await home.podium.drain()
+            async with asyncio.timeout(WAIT_SECONDS):
                 await stream.ended.wait()

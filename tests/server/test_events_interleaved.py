@@ -7,8 +7,9 @@ the guard away and show that the checker sees it.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import SimpleNamespace
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypeVar, cast
 from unittest.mock import patch
 
 import pytest
@@ -20,16 +21,22 @@ from protocol.commands import Cursor, Detail
 from protocol.ids import Gen, RunId, Seq
 from protocol.rest import LogQuery
 from protocol.states import RunStatus
-from server.channel import delivery, framing, hub
+from server.channel import framing, hub
 from server.channel.hub import MemoryHub
 from server.http.sse import Stream
 from server.http.streamed import Outlet
-from server.ports import Clock, LogEntry, LogHead, RunRecord, Store
+from server.ports import Clock, LogEntry, LogHead, Page, RunRecord, Store
 from tests.server.readers import parsed
 
 RUN = RunId("0b5f3c9e-7a1d-4c52-9a51-0d6c2f1e8a01")
+LATE_TURNS = 12
 IDLE_TURNS = 400
 """More turns than any example needs once everything is published."""
+
+
+FRAME_BYTES = 60
+"""Of one here, as it leaves over a WebSocket, at most."""
+T = TypeVar("T")
 
 
 class Plan(NamedTuple):
@@ -61,9 +68,10 @@ PLANS = st.builds(
 class Log:
     """The store, as far as a stream reads it."""
 
-    def __init__(self, latencies: Sequence[int]) -> None:
+    def __init__(self, latencies: Sequence[int], page: int) -> None:
         self.entries: list[LogEntry] = []
         self.ended = False
+        self._page = page
         self._latencies = list(latencies)
         self._asked = 0
 
@@ -102,12 +110,13 @@ class Log:
         await self._turns()
         return head
 
-    async def read(
-        self, run_id: RunId, *, after: Seq, limit: int, outline: bool = False
-    ) -> list[LogEntry]:
-        found = [entry for entry in self.entries[after:] if entry.outline >= outline][:limit]
+    async def page(
+        self, run_id: RunId, *, after: Seq, outline: bool, make: Callable[[Page], T]
+    ) -> T:
+        read = self.entries[after:][: self._page]
+        made = make(Page([it for it in read if it.outline >= outline], Seq(after + len(read))))
         await self._turns()
-        return found
+        return made
 
 
 class Never:
@@ -191,7 +200,7 @@ async def publish(log: Log, plan: Plan, ring: MemoryHub) -> None:
 
 async def played(plan: Plan, make_hub: Callable[[], MemoryHub]) -> tuple[bool, list[int], Log]:
     """Whether the reader came to the end, what it saw, and the log."""
-    log, ring = Log(plan.latencies), make_hub()
+    log, ring = Log(plan.latencies, plan.page), make_hub()
     reader = Reading(log, plan, ring)
     following = asyncio.create_task(reader.follow())
     await publish(log, plan, ring)
@@ -212,8 +221,7 @@ def complete(plan: Plan, make_hub: Callable[[], MemoryHub] = MemoryHub) -> bool:
     """The checker: the stream ended, and every frame that it shows came once and in order."""
     with (
         patch.object(hub, "RING_FRAMES", plan.ring),
-        patch.object(framing, "PAGE_FRAMES", plan.page),
-        patch.object(delivery, "PAGE_FRAMES", plan.page),
+        patch.object(framing, "PAGE_BYTES", plan.page * FRAME_BYTES),
     ):
         ended, seen, log = asyncio.run(played(plan, make_hub))
     shown = [it.seq for it in log.entries if it.outline or plan.detail is Detail.FULL]
@@ -227,12 +235,22 @@ def test_no_frame_is_lost_doubled_or_out_of_order(plan: Plan) -> None:
 
 
 class LateHub(MemoryHub):
-    """A wrong way: the registration takes effect only after the head was read."""
+    """A wrong way: the registration takes effect only after the head was read, and what was there
+    by then was sent."""
 
-    def listen(self, run_id: RunId, wake: Callable[[], None]) -> None:
+    def listen(self, run_id: RunId, wake: Callable[[RunId], None]) -> None:
+        self._later(LATE_TURNS, partial(super().listen, run_id, wake))
+
+    def _later(self, turns: int, register: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
-        later = super().listen
-        loop.call_soon(lambda: loop.call_soon(lambda: loop.call_soon(later, run_id, wake)))
+        if turns:
+            self._waiting = loop.call_soon(self._later, turns - 1, register)
+        else:
+            register()
+
+    def forget(self, run_id: RunId, wake: Callable[[RunId], None]) -> None:
+        self._waiting.cancel()
+        super().forget(run_id, wake)
 
 
 class DeafStream(Stream):
@@ -268,7 +286,7 @@ def test_an_end_that_the_cursor_is_past_ends_the_stream(kind: type[Stream], *, e
     plan = Plan([], [3], 0, [], Detail.FULL, 4, 4)
 
     async def over() -> bool:
-        log, ring = Log(plan.latencies), MemoryHub()
+        log, ring = Log(plan.latencies, plan.page), MemoryHub()
         query = LogQuery(after=Cursor(gen=1, seq=9))
         stream = kind(
             log.record, query, store=cast(Store, log), hub=ring, clock=cast(Clock, Never())

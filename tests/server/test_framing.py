@@ -1,12 +1,14 @@
 """Frames are framed once, as everybody else frames them, and shared by the readers of a tick."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 
 from protocol.ids import RunId, Seq
-from server.channel.framing import PAGE_BYTES, PAGE_FRAMES, framed, joined
-from server.channel.hub import RING_FRAMES, MemoryHub
+from server.channel import hub as hub_module
+from server.channel.framing import PAGE_BYTES, framed, joined
+from server.channel.hub import MAX_RINGS, RING_FRAMES, MemoryHub
 from server.ports import Batch, LogEntry
 
 RUN = RunId("run")
@@ -76,15 +78,15 @@ def test_an_outline_has_bytes_of_its_own() -> None:
     assert (nothing.shown, nothing.last, nothing.wire) == (None, 8, b"")
 
 
-def test_a_batch_ends_at_so_many_frames_or_bytes_and_says_so() -> None:
-    hub = hub_with(entries(1, PAGE_FRAMES + 1))
-    page = hub.after(RUN, Seq(0), outline=False)
-    assert page is not None
-    assert (page.last, page.cut) == (PAGE_FRAMES, True)
-    large = hub_with(entries(1, 40, size=10_000)).after(RUN, Seq(0), outline=False)
+@pytest.mark.parametrize("size", [100, 10_000, 70_000])
+def test_a_batch_ends_at_so_many_bytes_and_says_so(size: int) -> None:
+    large = hub_with(entries(1, 400_000 // size, size=size)).after(RUN, Seq(0), outline=False)
     assert large is not None
     assert large.cut
-    assert sum(map(len, large.payloads)) <= PAGE_BYTES < sum(map(len, large.payloads)) + 10_000
+    assert PAGE_BYTES - 1.1 * size - 20_000 < len(large.wire) <= PAGE_BYTES
+
+
+def test_a_frame_that_is_larger_comes_alone() -> None:
     alone = hub_with(entries(1, 1, size=2 * PAGE_BYTES)).after(RUN, Seq(0), outline=False)
     assert alone is not None
     assert (alone.last, alone.cut) == (1, False)
@@ -96,6 +98,44 @@ def test_the_ring_never_spans_a_hole() -> None:
     assert hub.after(RUN, Seq(5), outline=False) is None
     assert numbers(hub.after(RUN, Seq(6), outline=False)) == [7, 8]
     assert hub.after(NOBODY, Seq(0), outline=False) is None
+
+
+def test_heads_outlive_the_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All rings together are bounded; the log serves those that were quiet the longest."""
+    monkeypatch.setattr(hub_module, "RINGS_BYTES", 1_000)
+    hub, quiet = hub_with(entries(1, 50)), RunId("quiet")
+    hub.publish([LogEntry(quiet, Seq(1), b"x" * 900, outline=False)])
+    assert hub.after(RUN, Seq(49), outline=False) is None
+    assert hub.after(quiet, Seq(0), outline=False) is not None
+    assert [hub.head(RUN, outline=outline) for outline in (False, True)] == [50, 48]
+    assert [hub.head(quiet, outline=outline) for outline in (False, True)] == [1, 0]
+    assert hub.head(NOBODY, outline=False) == 0
+    hub.publish(entries(51, 52))
+    assert numbers(hub.after(RUN, Seq(50), outline=False)) == [51, 52]
+
+
+def test_rings_of_runs_that_nobody_listens_to_go_the_others_stay() -> None:
+    hub, wake = hub_with(entries(1, 3)), lambda run_id: None
+    hub.listen(RUN, wake)
+    for number in range(2 * MAX_RINGS):
+        hub.publish([LogEntry(RunId(f"other{number}"), Seq(1), b"x", outline=True)])
+    assert hub.head(RUN, outline=False) == 3
+    assert hub.head(RunId("other0"), outline=False) == 0
+    hub.forget(RUN, wake)
+    hub.publish([LogEntry(NOBODY, Seq(1), b"x", outline=True)])
+    assert hub.head(RUN, outline=False) == 0
+
+
+def test_watchers_hear_of_every_run_that_an_outline_shows() -> None:
+    hub, heard = MemoryHub(), list[RunId]()
+    hub.watch(heard.append)
+    hub.publish(entries(1, 1))
+    assert heard == []
+    hub.publish([*entries(2, 6), LogEntry(NOBODY, Seq(1), b"x", outline=True)])
+    assert heard == [RUN, NOBODY]
+    hub.unwatch(heard.append)
+    hub.publish(entries(7, 9))
+    assert heard == [RUN, NOBODY]
 
 
 @given(

@@ -14,7 +14,7 @@ import pytest
 
 from server.http import log as log_routes
 from server.http.log import takes_gzip
-from server.ports import LogEntry
+from server.stores import log_reader
 from server.stores.reads import Reads
 from tests.server.harness import TOKEN, House, house
 from tests.server.readers import Talker, altered, events_of
@@ -64,7 +64,7 @@ async def test_it_is_compressed_for_whoever_takes_that(
     await home.end_of(run_id)
     path = f"/api/runs/{run_id}/recording"
     plain = await home.http.get(path, headers={"Accept-Encoding": "identity"})
-    monkeypatch.setattr(log_routes, "PAGE", 3)
+    monkeypatch.setattr(log_reader, "PAGE_BYTES", 1_000)
     async with home.http.stream("GET", path, headers={"Accept-Encoding": "gzip"}) as answer:
         raw = b"".join([part async for part in answer.aiter_raw()])
     assert answer.headers["content-encoding"] == "gzip"
@@ -117,15 +117,15 @@ async def test_what_is_published_meanwhile_is_not_in_it(
     home.agent.hold()
     run_id = await home.launch()
     await home.agent.started(2)
-    read = Reads.read
+    page = Reads.page
 
-    async def later(self: Reads, *words: Any, **options: Any) -> list[LogEntry]:
+    async def later(self: Reads, *words: Any, **options: Any) -> Any:
         if not home.agent._free.is_set():
             home.agent.release()
             await home.end_of(run_id)
-        return await read(self, *words, **options)
+        return await page(self, *words, **options)
 
-    monkeypatch.setattr(Reads, "read", later)
+    monkeypatch.setattr(Reads, "page", later)
     answer = await home.http.get(f"/api/runs/{run_id}/recording", params={"live": "1"})
     (first, *lines) = answer.content.splitlines()
     assert json.loads(first)["frames"] == len(lines)
@@ -148,7 +148,7 @@ async def test_a_recording_that_loses_its_frames_has_no_end(
     """They expire while they are sent: nobody may take what came for the whole."""
     run_id = await home.launch()
     await home.end_of(run_id)
-    monkeypatch.setattr(log_routes, "PAGE", 3)
+    monkeypatch.setattr(log_reader, "PAGE_BYTES", 1_000)
     await altered(tmp_path, "DELETE FROM flow_frames WHERE run_id = ? AND seq > 6", run_id)
     with pytest.raises(httpx.TransportError):
         await home.http.get(f"/api/runs/{run_id}/recording", headers={"Accept-Encoding": accepted})
@@ -227,7 +227,7 @@ async def test_pages_make_up_the_log(home: House, monkeypatch: pytest.MonkeyPatc
     assert await page_of(home, run_id) == {
         "run_id": run_id, "gen": 1, "head": head, "from": 0, "expired": False, "frames": whole,
     }  # fmt: skip
-    monkeypatch.setattr(log_routes, "PAGE", 4)
+    monkeypatch.setattr(log_routes, "PAGE_FRAMES", 4)
     got: list[dict[str, Any]] = []
     while True:
         page = await page_of(home, run_id, f"?after=1:{len(got)}")

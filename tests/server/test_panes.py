@@ -449,7 +449,7 @@ async def test_a_flood_of_fragments_is_refused(
             await peer.ended()
         await watch.until(lambda: protocol in watch.lost)
         # The control: without the cap every one of them is kept.
-        monkeypatch.setattr(ws_protocol, "MAX_FRAGMENTS", 1_000_000)
+        monkeypatch.setattr(ws_protocol, "too_many", lambda fragments, most: False)
         async with raw_peer(home.url) as peer:
             protocol = next(it for it in connections(home) if it is not protocol)
             await peer.send(flood + frame(PING))
@@ -544,7 +544,7 @@ async def test_pings_and_closes_are_answered(path: str, tmp_path: Path, watch: W
         await watch.until(lambda: len(watch.lost) == 1)
         async with home.socket() as wire:
             await wire.receive()
-            await home.podium.channel.drain()
+            await home.podium.drain()
             with pytest.raises(ConnectionClosed) as closed:
                 while True:
                     await wire.receive()

@@ -47,12 +47,14 @@ async def test_an_upgrade_keeps_a_copy_first(
 ) -> None:
     async with store_of(tmp_path) as store:
         await store.launch(new_run("r"))
-    later = [*await asyncio.to_thread(migrate.migrations), (2, "CREATE TABLE later (x)")]
+    known = await asyncio.to_thread(migrate.migrations)
+    newest = known[-1][0]
+    later = [*known, (newest + 1, "CREATE TABLE later (x)")]
     monkeypatch.setattr(migrate, "migrations", lambda: later)
     async with store_of(tmp_path) as store:
         assert await store.get(RunId("r")) is not None
-    copy = sqlite3.connect(tmp_path / f"{FILE}.before-0002")
-    assert copy.execute("SELECT max(version) FROM schema_version").fetchone() == (1,)
+    copy = sqlite3.connect(tmp_path / f"{FILE}.before-{newest + 1:04}")
+    assert copy.execute("SELECT max(version) FROM schema_version").fetchone() == (newest,)
     copy.close()
 
 

@@ -10,7 +10,6 @@ import pytest
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from server.http import streamed
 from server.http.streamed import CutShort, Outlet, Streamed, transport_of
 from server.ports import StoreUnavailable
 from tests.server.harness import _Server
@@ -59,7 +58,7 @@ async def test_what_is_written_comes_and_ends(http: str) -> None:
         for number in range(100):
             await outlet.write(b"%d " % number)
 
-    app = Streamed(produce, headers=HEADERS, release=lambda: released.append(1))
+    app = Streamed(produce, headers=HEADERS, stall_seconds=60, release=lambda: released.append(1))
     async with serving(app, http) as url, httpx.AsyncClient(trust_env=False) as client:
         answer = await client.get(url)
         assert (await client.head(url)).content == b""
@@ -74,7 +73,7 @@ async def test_a_body_that_cannot_be_finished_has_no_end(http: str, error: Excep
         await outlet.write(b"half")
         raise error
 
-    app = Streamed(produce, headers=HEADERS)
+    app = Streamed(produce, headers=HEADERS, stall_seconds=60)
     async with serving(app, http) as url, httpx.AsyncClient(trust_env=False) as client:
         with pytest.raises(httpx.TransportError):
             await client.get(url)
@@ -87,7 +86,7 @@ async def test_a_reader_that_leaves_ends_the_work(http: str) -> None:
         await outlet.write(b"x")
         await asyncio.Event().wait()
 
-    app = Streamed(produce, headers=HEADERS, release=released.set)
+    app = Streamed(produce, headers=HEADERS, stall_seconds=60, release=released.set)
     async with serving(app, http) as url, httpx.AsyncClient(trust_env=False) as client:
         async with client.stream("GET", url) as answer:
             assert await anext(answer.aiter_raw()) == b"x"
@@ -95,8 +94,7 @@ async def test_a_reader_that_leaves_ends_the_work(http: str) -> None:
             await released.wait()
 
 
-async def test_a_reader_that_stalls_is_freed(http: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streamed, "STALL_SECONDS", 0.1)
+async def test_a_reader_that_stalls_is_freed(http: str) -> None:
     released = asyncio.Event()
     outlets: list[Outlet] = []
 
@@ -105,7 +103,7 @@ async def test_a_reader_that_stalls_is_freed(http: str, monkeypatch: pytest.Monk
         while True:
             await outlet.write(b"x" * 65536)
 
-    app = Streamed(produce, headers=HEADERS, release=released.set)
+    app = Streamed(produce, headers=HEADERS, stall_seconds=0.1, release=released.set)
     async with serving(app, http) as url:
         reader, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(url).port, limit=1024)
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")

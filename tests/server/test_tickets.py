@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import msgspec
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -15,17 +14,22 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from protocol.connection import HELLO_SECONDS
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.ids import UserId
+from protocol.users import UserKind
 from server import logs
-from server.channel import websocket
 from server.channel.websocket import Session
 from server.http import tickets
 from server.http.sign_in import SignIn
 from server.http.tickets import MAX_OUTSTANDING, TICKET_SECONDS, Tickets
+from server.limits import LimitSettings
+from server.users.directory import Guest, Way
 from server.world import SystemClock
 from tests.server.harness import TOKEN, House, Socket, house
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
-ANN, BEN = UserId("ann"), UserId("ben")
+ANN, BEN = (
+    Guest(user=UserId(name), kind=UserKind.USER, way=Way.BEARER, peer="127.0.0.1")
+    for name in ("ann", "ben")
+)
 
 
 class MovedClock(SystemClock):
@@ -110,7 +114,7 @@ async def refused_again(home: House) -> bool:
 async def test_a_ticket_is_good_once(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
     assert await refused_again(home)
 
-    class Kept(dict[bytes, tuple[UserId, float]]):
+    class Kept(dict[bytes, tuple[Guest, float]]):
         """The guard taken away: what is looked up stays."""
 
         pop = dict.get  # type: ignore[assignment]
@@ -224,19 +228,19 @@ async def test_who_gets_a_ticket(home: House) -> None:
         assert answer.headers["cache-control"] == "no-store"
 
 
-async def test_strangers_and_sockets_are_bounded(
-    home: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(websocket, "MAX_STRANGERS", 2)
-    async with home.socket(**origin(home)) as first, home.socket(**origin(home)):
+async def test_strangers_and_sockets_are_bounded(tmp_path: Path) -> None:
+    few = LimitSettings(strangers=2, sockets_per_user=1)
+    async with (
+        house(tmp_path, limits=few) as home,
+        home.socket(**origin(home)) as first,
+        home.socket(**origin(home)),
+    ):
         with pytest.raises(InvalidStatus) as refused:
             async with home.socket(**origin(home)):
                 pass
         assert refused.value.response.status_code == 429
         assert (await greeted(first, await ticket_of(home)))["type"] == "flow_run_ack"
         async with home.socket(**origin(home)) as third:
-            one = msgspec.structs.replace(websocket.LIMITS, sockets=1)
-            monkeypatch.setattr(websocket, "LIMITS", one)
             refusal = await greeted(third, await ticket_of(home))
             assert refusal["code"] == "rate_limited", "a ticket is no way around the limit"
 
@@ -270,9 +274,9 @@ def test_so_many_are_outstanding_for_each_user(clock: MovedClock) -> None:
     assert refused.value.retry_after_ms is not None
     assert 0 < refused.value.retry_after_ms <= TICKET_SECONDS * 1000
     other = desk.issue(BEN)
-    assert desk.redeem(given[0]) == ANN
+    assert desk.redeem(given[0], peer="").user == "ann"
     desk.issue(ANN)
-    assert desk.redeem(other) == BEN
+    assert desk.redeem(other, peer="").user == "ben"
     clock.ahead += TICKET_SECONDS
     desk.issue(ANN)
     assert len(desk._outstanding) == 1, "what has expired takes no room"

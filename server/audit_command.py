@@ -1,0 +1,84 @@
+"""`podium audit`: who did what, from the files of this machine."""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from server.cli import USAGE, Fault, data_option, loaded
+from server.settings import SettingsError
+from server.terminal import clean_line
+from server.users.audit import FILE, KEPT
+from server.world import rfc3339
+
+UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+FACTS = ("run_id", "project_id", "user", "token_id", "way", "peer")
+
+
+@click.command()
+@click.option("--since", metavar="WHEN", help="As 30m, 12h, 7d or 2026-01-31 [everything kept].")
+@click.option("--user", metavar="NAME", help="What NAME did, and what was done about NAME.")
+@click.option("--json", "as_json", is_flag=True, help="The lines as they are kept.")
+@data_option
+def audit(since: str | None, user: str | None, data: str | None, *, as_json: bool) -> None:
+    """Print the audit log of this machine's podium, the oldest line first.
+
+    It has sign-ins and refusals, launches, views, exports and changes of users; never what was
+    asked or answered.
+    """
+    try:
+        directory = loaded(data=data).directory
+    except SettingsError as error:
+        raise Fault("\n".join(error.problems), code=USAGE) from error
+    first = "" if since is None else _moment(since)
+    for line in _lines(directory):
+        entry = _entry(line)
+        if entry["at"] < first or (user and user not in (entry.get("who"), entry.get("user"))):
+            continue
+        click.echo(line if as_json else clean_line(_told(entry)))
+
+
+def _lines(directory: Path) -> Iterator[str]:
+    names = [*(f"{FILE}.{number}" for number in range(KEPT, 0, -1)), FILE]
+    try:
+        for path in (directory / name for name in names):
+            if path.exists():
+                with path.open(encoding="utf-8", errors="replace") as file:
+                    yield from (line.rstrip("\n") for line in file)
+    except OSError as error:
+        raise Fault(f"{error.filename} cannot be read: {error.strerror}") from error
+
+
+def _entry(line: str) -> dict[str, Any]:
+    """A line that a crash has cut says nothing of its time; it is shown all the same."""
+    try:
+        return {"at": "", **msgspec.json.decode(line, type=dict[str, Any])}
+    except msgspec.DecodeError:
+        return {"at": "~", "what": line}
+
+
+def _told(entry: dict[str, Any]) -> str:
+    if "lost" in entry:
+        return f"{entry['at']}  {entry['lost']} lines were left out"
+    facts = " ".join(f"{name}={entry[name]}" for name in FACTS if name in entry)
+    who = entry.get("who") or "–"
+    return f"{entry['at']}  {who:<12} {entry.get('what'):<16} {entry.get('outcome')}  {facts}"
+
+
+def _moment(text: str) -> str:
+    """The time that `--since` means, as the lines have it."""
+    found = re.fullmatch(r"([1-9][0-9]{0,5})([mhd])", text)
+    if found:
+        ago = timedelta(**{UNITS[found[2]]: int(found[1])})
+        return rfc3339(datetime.now(UTC) - ago)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise Fault(
+            f"{text} is no time", hint="as 30m, 12h, 7d or 2026-01-31", code=USAGE
+        ) from None
+    return rfc3339(moment if moment.tzinfo else moment.replace(tzinfo=UTC))

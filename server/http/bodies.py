@@ -1,0 +1,30 @@
+"""Bodies of requests: bounded, and JSON by what they say of themselves."""
+
+from starlette.requests import Request
+
+from protocol.errors import ErrorCode, ProtocolError
+from server.http.sign_in import Refused
+
+MAX_BODY = 1024 * 1024
+
+
+async def json_body(request: Request) -> bytes:
+    """The body, at most 1 MiB, of a request that says it is JSON."""
+    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip()
+    if kind.lower() != "application/json":
+        raise Refused(
+            415,
+            ErrorCode.BAD_MESSAGE,
+            f"the body is `{kind[:100]}`",
+            hint="send JSON with Content-Type: application/json",
+        )
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > MAX_BODY:
+            raise ProtocolError(
+                ErrorCode.TOO_LARGE, f"the body is larger than {MAX_BODY} bytes", field="body"
+            )
+        chunks.append(chunk)
+    return b"".join(chunks) or b"{}"

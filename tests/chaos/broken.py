@@ -1,0 +1,105 @@
+"""The guards of the channel, each with the way to take it away: what is left is what a server
+without it would do. A test takes it from the server in its own process, or tells `app.py` to."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from protocol.frames import FlowRunHeartbeat
+from protocol.ids import RunId
+from protocol.states import StepStatus
+from server.channel import delivery, websocket
+from server.channel.hub import MemoryHub
+from server.channel.outbox import FramedOutbox
+from server.channel.ws_protocol import PaneProtocol
+from server.ports import AttemptRef, LogEntry
+from server.stores import sqlite
+from server.stores.writer import Tick, Writer
+
+LONG = 600.0
+"""Seconds: more than any test takes."""
+
+
+def publish_first(change: pytest.MonkeyPatch) -> None:
+    """What an agent says is shown, and is committed much later."""
+    begin, write = Writer.__init__, Tick.write
+    shown: list[Callable[[list[LogEntry]], None]] = []
+
+    def remember(it: Writer, *given: Any, **named: Any) -> None:
+        begin(it, *given, **named)
+        shown.append(it._committed)
+
+    async def write_later(it: Tick) -> list[LogEntry]:
+        entries = await write(it)
+        if any(not entry.outline for entry in entries):
+            shown[-1](entries)
+            await asyncio.sleep(LONG)
+        return entries
+
+    change.setattr(Writer, "__init__", remember)
+    change.setattr(Tick, "write", write_later)
+
+
+def never_abort(change: pytest.MonkeyPatch) -> None:
+    """A stalled socket is closed, as ASGI can: that waits for what the peer does not take."""
+    change.setattr(PaneProtocol, "abort", lambda it: None)
+    change.setattr(PaneProtocol, "_free_in", lambda it, seconds: None)
+    change.setattr(websocket, "CLOSE_SECONDS", 0.2)
+
+
+def write_in_turn(change: pytest.MonkeyPatch) -> None:
+    """One writer for all sockets: each waits until the one before it has taken what it is sent."""
+    flush, turn = FramedOutbox.flush, asyncio.Lock()
+
+    async def flush_in_turn(it: FramedOutbox) -> None:
+        async with turn:
+            await flush(it)
+
+    change.setattr(FramedOutbox, "flush", flush_in_turn)
+
+
+def take_any_attempt(change: pytest.MonkeyPatch) -> None:
+    """Whoever says that it is an attempt of the step may write."""
+    fence = sqlite._fence
+
+    async def current(db: Any, ref: AttemptRef) -> StepStatus:
+        row = await (
+            await db.execute(
+                "SELECT attempt FROM flow_steps WHERE run_id = ? AND step_id = ?",
+                (ref.run_id, ref.step_id),
+            )
+        ).fetchone()
+        return await fence(db, AttemptRef(ref.run_id, ref.step_id, row[0]))
+
+    change.setattr(sqlite, "_fence", current)
+
+
+def register_late(change: pytest.MonkeyPatch) -> None:
+    """Replay, then join: what is committed in between wakes nobody."""
+    listen = MemoryHub.listen
+
+    def later(it: MemoryHub, run_id: RunId, wake: Callable[[RunId], None]) -> None:
+        asyncio.get_running_loop().call_later(LONG, listen, it, run_id, wake)
+
+    change.setattr(MemoryHub, "listen", later)
+
+
+def say_no_heads(change: pytest.MonkeyPatch) -> None:
+    """A heartbeat says that the server is there, and no more."""
+
+    def headless(*, heads: object, at: str) -> FlowRunHeartbeat:
+        return FlowRunHeartbeat(heads={}, at=at)
+
+    change.setattr(delivery, "FlowRunHeartbeat", headless)
+
+
+GUARDS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
+    "commit before publish": publish_first,
+    "abort": never_abort,
+    "a writer for each socket": write_in_turn,
+    "attempt check": take_any_attempt,
+    "register first": register_late,
+    "heartbeat heads": say_no_heads,
+}
