@@ -11,6 +11,7 @@ from protocol.rest import ErrorBody, InvalidBody, InvalidId, NoSuchRun
 
 JSON = "application/json"
 MARKDOWN = "text/markdown"
+TEXT = "text/plain"
 EVENTS = "text/event-stream"
 LINES = "application/x-ndjson"
 

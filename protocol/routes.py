@@ -45,7 +45,7 @@ from protocol.rest import (
     RunList,
     UnknownFlow,
 )
-from protocol.route import EVENTS, LINES, MARKDOWN, Answer, Parameter, Route, Tag, refused
+from protocol.route import EVENTS, LINES, MARKDOWN, TEXT, Answer, Parameter, Route, Tag, refused
 from protocol.users import (
     Admitted,
     NewToken,
@@ -407,6 +407,14 @@ ROUTES: tuple[Route, ...] = (
         summary="Whether requests are taken, and whether an agent can start",
         answers=(Answer(200, Ready), Answer(503, Draining, "The server stops.")),
         signed_in=False,
+    ),
+    Route(
+        method="GET",
+        path="/metrics",
+        name="metrics",
+        tag=Tag.SERVER,
+        summary="Figures for Prometheus, for the operator alone",
+        answers=(Answer(200, about="In its text format.", media=TEXT),),
     ),
     Route(
         method="GET",

@@ -2,7 +2,9 @@
 
 import asyncio
 import mimetypes
-from collections.abc import AsyncIterator, Mapping, Sequence
+import os
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -21,10 +23,12 @@ from server.agent import agent_of
 from server.agents.copies.trees import PinnedTrees
 from server.channel.commands import Commands
 from server.channel.hub import MemoryHub
+from server.channel.traffic import Traffic
 from server.channel.websocket import Channel
 from server.endpoints import models_of, roles_of
 from server.guards import problems_of_several, unknown_roles
 from server.http.answers import json
+from server.http.asking import signed_in
 from server.http.contracts import contract_routes, documents
 from server.http.entrance import Entrance
 from server.http.log import LogRoutes
@@ -37,6 +41,7 @@ from server.http.tickets import Tickets
 from server.http.users import UserRoutes
 from server.logs import logger
 from server.memory import available_memory
+from server.metrics import LoopLag, Metrics
 from server.ports import AgentRunner, AgentUnavailable, Clock, Ids
 from server.rates import Rates
 from server.runs.housekeeping import keep_house
@@ -148,6 +153,7 @@ async def opened(
             models=models,
             clocks=Clocks(settings.first_byte_seconds, settings.idle_seconds),
             gave_up=asyncio.Event(),
+            ended=Counter(),
         )
         stack.push_async_callback(agent.stop)
         await agent.start()
@@ -174,11 +180,22 @@ async def opened(
             audit=trail,
             clock=clock,
         )
+        lag = LoopLag()
         podium = _assemble(
-            settings, sign_in, rooms=rooms, hub=hub, runner=runner, contracts=contracts
+            settings,
+            sign_in,
+            rooms=rooms,
+            hub=hub,
+            runner=runner,
+            contracts=contracts,
+            writes=lambda: store.waiting,
+            lag=lag,
         )
-        beating = asyncio.create_task(podium.channel.beat(), name="heartbeats")
-        stack.push_async_callback(_cancelled, [beating])
+        beating = [
+            asyncio.create_task(podium.channel.beat()),
+            asyncio.create_task(lag.watch()),
+        ]
+        stack.push_async_callback(_cancelled, beating)
         stack.push_async_callback(podium.under_way.stop)
         yield podium
 
@@ -229,6 +246,8 @@ def _assemble(
     hub: MemoryHub,
     runner: Runner,
     contracts: Mapping[str, bytes],
+    writes: Callable[[], int],
+    lag: LoopLag,
 ) -> Podium:
     gate = Gate()
     limits = settings.limits
@@ -247,6 +266,7 @@ def _assemble(
         limits=limits,
         stall_seconds=settings.stall_seconds,
     )
+    traffic = Traffic()
     channel = Channel(
         store=rooms.store,
         hub=hub,
@@ -257,6 +277,7 @@ def _assemble(
         tickets=tickets,
         gate=gate,
         limits=limits,
+        traffic=traffic,
         stall_seconds=settings.stall_seconds,
     )
     rest = Rest(
@@ -267,6 +288,23 @@ def _assemble(
         catalogue=rooms.catalogue,
         sign_in=sign_in,
     )
+    rates = Rates(
+        "requests",
+        burst=limits.request_burst,
+        per_second=limits.requests_per_second,
+        clock=rooms.clock,
+    )
+    metrics = Metrics(
+        channel=channel,
+        events=events,
+        traffic=traffic,
+        runner=runner,
+        under_way=under_way,
+        rates=rates,
+        ended=rooms.ended,
+        writes=writes,
+        lag=lag,
+    )
     routes = [
         *rest.routes(),
         *Entrance(sign_in=sign_in, tickets=tickets).routes(),
@@ -276,19 +314,15 @@ def _assemble(
             store=rooms.store, sign_in=sign_in, stall_seconds=settings.stall_seconds
         ).routes(),
         WebSocketRoute("/api/ws", channel.endpoint),
+        Route("/metrics", signed_in(sign_in, metrics.answer)),
         Route("/healthz", _healthz),
         Route("/readyz", _readyz(rooms, gate)),
         *contract_routes(contracts),
-        Mount("/", StaticFiles(directory=WEB, html=True, check_dir=False)),
+        Mount("/", _Page(directory=WEB, html=True, check_dir=False)),
     ]
     app = Starlette(routes=routes)
     app.add_middleware(SafeHeaders)
-    app.state.rates = Rates(
-        "requests",
-        burst=limits.request_burst,
-        per_second=limits.requests_per_second,
-        clock=rooms.clock,
-    )
+    app.state.rates = rates
     return Podium(
         app,
         channel=channel,
@@ -304,6 +338,22 @@ async def _cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
+
+
+class _Page(StaticFiles):
+    """The page. Pages of other sites may import its client, which is the same for everyone."""
+
+    def file_response(
+        self,
+        full_path: str | os.PathLike[str],
+        stat_result: os.stat_result,
+        scope: Scope,
+        status_code: int = 200,
+    ) -> Response:
+        response = super().file_response(full_path, stat_result, scope, status_code)
+        if Path(full_path).name == "client.js":
+            response.headers["access-control-allow-origin"] = "*"
+        return response
 
 
 class SafeHeaders:

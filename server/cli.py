@@ -63,7 +63,8 @@ def asynchronous(command: Callable[P, Coroutine[Any, Any, int | None]]) -> Calla
         except SettingsError as error:
             raise Fault("\n".join(error.problems), code=USAGE) from error
         except (Unreachable, StartFailed) as error:
-            raise Fault(str(error), hint="`podium doctor` looks for the cause") from error
+            hint = error.hint if isinstance(error, Unreachable) else None
+            raise Fault(str(error), hint=hint or "`podium doctor` looks for the cause") from error
         except KeyboardInterrupt:
             code = CANCELLED
         sys.exit(code or 0)

@@ -17,13 +17,14 @@ from rich.console import Console
 from protocol.codec import encode_frame
 from protocol.commands import Launch
 from protocol.errors import ProtocolError
-from protocol.frames import FlowRunFinished
+from protocol.frames import FlowRunFinished, FlowRunReset, FlowRunSubscribed
 from protocol.ids import ProjectId, RunId
 from protocol.plan import FlowPlan
 from protocol.report import Severity
 from protocol.resources import Project
 from server.cli import CANCELLED, USAGE, Fault, project_root
 from server.client import Client, Unreachable
+from server.client.states import Condition, State
 from server.demo.process import DemoProcess
 from server.local import ServerFile, own_server, running_server
 from server.settings import Settings, default_file
@@ -58,14 +59,14 @@ async def find_server(settings: Settings, url: str | None) -> Client:
     if url is not None:
         if not settings.token:
             raise Fault("--url needs a token", hint="set PODIUM_TOKEN", code=USAGE)
-        return Client(url, settings.token)
+        return Client(url, settings.token, on_state=_Connection())
     found = await running_server(settings.directory)
     if found is None:
         raise Fault(
             f"no podium server is running on {settings.directory}",
             hint="start one with `podium serve`",
         )
-    return Client(found.url, found.token)
+    return Client(found.url, found.token, on_state=_Connection())
 
 
 async def run_command(settings: Settings, command: str, options: RunOptions) -> int:
@@ -118,11 +119,16 @@ async def plan_command(
 async def follow(client: Client, run_id: str, *, as_json: bool) -> int:
     """Show a run's frames to its end; returns the exit code of its status."""
     with _watcher(as_json=as_json) as watcher:
-        async for frame in client.follow(RunId(run_id), lost=_connection_lost):
-            watcher.show(frame)
-            if isinstance(frame, FlowRunFinished):
-                return EXIT_CODES[frame.status]
-    return EXIT_CODES[frame.status] if isinstance(frame, FlowRunFinished) else 1
+        async for event in client.follow(RunId(run_id)):
+            if isinstance(event, FlowRunSubscribed | FlowRunReset):
+                watcher.note(event)
+                if isinstance(event, FlowRunReset) and event.snapshot.status.terminal:
+                    return EXIT_CODES[event.snapshot.status]
+                continue
+            watcher.show(event)
+            if isinstance(event, FlowRunFinished):
+                return EXIT_CODES[event.status]
+    raise AssertionError("a run is followed to its end")
 
 
 def page_address(place: ServerFile, run_id: RunId) -> str:
@@ -175,8 +181,19 @@ async def _cancel(client: Client, run_id: RunId, following: asyncio.Task[int]) -
         following.cancel()
 
 
-def _connection_lost() -> None:
-    click.echo("the connection to the server is lost; trying again …", err=True)
+class _Connection:
+    """Tells of a lost connection once, and when it is back."""
+
+    def __init__(self) -> None:
+        self._lost = False
+
+    def __call__(self, condition: Condition) -> None:
+        if condition.state is State.RECONNECTING and not self._lost:
+            self._lost = True
+            click.echo("the connection to the server is lost; trying again …", err=True)
+        elif condition.state is State.LIVE and self._lost:
+            self._lost = False
+            click.echo("connected again", err=True)
 
 
 async def _reaches(client: Client, run_id: RunId, severity: str) -> bool:
@@ -208,8 +225,8 @@ async def _server(
         if place is None:
             environment = await _environment(settings, options, stack)
             place = await stack.enter_async_context(own_server(settings.directory, environment))
-        client = await stack.enter_async_context(Client(place.url, place.token))
-        yield client, place
+        client = Client(place.url, place.token, on_state=_Connection())
+        yield await stack.enter_async_context(client), place
 
 
 def _require_containment(settings: Settings, options: RunOptions, place: ServerFile | None) -> None:

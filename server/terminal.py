@@ -17,11 +17,14 @@ from protocol.frames import (
     FlowRunFinished,
     FlowRunPlanned,
     FlowRunReport,
+    FlowRunReset,
     FlowRunStatus,
     FlowRunStepDelta,
     FlowRunStepNotice,
     FlowRunStepStatus,
     FlowRunStepTool,
+    FlowRunSubscribed,
+    ServerFrame,
     StoredFrame,
 )
 from protocol.ids import StepId
@@ -57,9 +60,12 @@ def clean_line(text: str) -> str:
 
 
 class Watcher(Protocol):
-    """Takes every frame of a run, in order."""
+    """Takes every frame of a run, in order, and what the server says of its log."""
 
     def show(self, frame: StoredFrame) -> None: ...
+
+    def note(self, event: FlowRunSubscribed | FlowRunReset) -> None:
+        """What came after its frame is void and comes anew, or can no longer be shown."""
 
     def __enter__(self) -> Self: ...
 
@@ -88,13 +94,16 @@ class FrameLines(_Watcher):
     """`--json`: every frame as one line."""
 
     def __init__(
-        self, encode: Callable[[StoredFrame], bytes], write: Callable[[str], None]
+        self, encode: Callable[[ServerFrame], bytes], write: Callable[[str], None]
     ) -> None:
         self._encode = encode
         self._write = write
 
     def show(self, frame: StoredFrame) -> None:
         self._write(self._encode(frame).decode())
+
+    def note(self, event: FlowRunSubscribed | FlowRunReset) -> None:
+        self._write(self._encode(event).decode())
 
 
 class PlainLines(_Watcher):
@@ -103,6 +112,9 @@ class PlainLines(_Watcher):
     def __init__(self, console: Console) -> None:
         self._console = console
         self._findings: set[str] = set()
+
+    def note(self, event: FlowRunSubscribed | FlowRunReset) -> None:
+        self._print(_note(event))
 
     def show(self, frame: StoredFrame) -> None:
         for line in _lines(frame):
@@ -142,6 +154,9 @@ class LiveTable(_Watcher):
         trace: TracebackType | None,
     ) -> None:
         self._live.stop()
+
+    def note(self, event: FlowRunSubscribed | FlowRunReset) -> None:
+        self._console.print(clean_line(_note(event)), markup=False, highlight=False)
 
     def show(self, frame: StoredFrame) -> None:
         match frame:
@@ -234,6 +249,12 @@ def number_of(count: int, what: str) -> str:
 def _own_model(plan: FlowPlan, role: str) -> str:
     own = plan.role_endpoints.get(role)
     return f" · {own.model} at {own.host}" if own else ""
+
+
+def _note(event: FlowRunSubscribed | FlowRunReset) -> str:
+    if isinstance(event, FlowRunSubscribed):
+        return f"the server has lost what came after frame {event.after}; it goes on from there"
+    return f"the frames of this run have expired; it is {event.snapshot.status.value}"
 
 
 def _lines(frame: StoredFrame) -> list[str]:

@@ -11,8 +11,9 @@ from typing import Protocol
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from protocol.codec import encode_frame
-from protocol.frames import ControlFrame
+from protocol.frames import ControlFrame, FlowRunLagging
 from server.channel.framing import framed
+from server.channel.traffic import Traffic
 from server.channel.ws_protocol import EXTENSION, Gone, PaneProtocol
 from server.ports import Batch
 
@@ -51,19 +52,22 @@ class Outbox(Protocol):
         ...
 
 
-def outbox_of(websocket: WebSocket, stall_seconds: float) -> Outbox:
-    """The outbox that the server under this socket allows."""
+def outbox_of(websocket: WebSocket, stall_seconds: float, traffic: Traffic) -> Outbox:
+    """The outbox that the server under this socket allows; what leaves is counted in `traffic`."""
     wire = websocket.scope.get("extensions", {}).get(EXTENSION)
     if isinstance(wire, PaneProtocol):
-        return FramedOutbox(wire, stall_seconds)
-    return MessageOutbox(websocket, stall_seconds)
+        return FramedOutbox(wire, stall_seconds, traffic)
+    return MessageOutbox(websocket, stall_seconds, traffic)
 
 
 class FramedOutbox:
     """Bytes that are framed already: one write for everything that is ready."""
 
-    def __init__(self, wire: PaneProtocol, stall_seconds: float) -> None:
+    def __init__(
+        self, wire: PaneProtocol, stall_seconds: float, traffic: Traffic | None = None
+    ) -> None:
         self._wire = wire
+        self._traffic = traffic or Traffic()
         self._look_seconds = stall_seconds / LOOKS
         self._pieces: list[bytes] = []
         self._size = 0
@@ -74,10 +78,13 @@ class FramedOutbox:
 
     def control(self, frame: ControlFrame) -> None:
         self._add(framed(encode_frame(frame)))
+        self._traffic.frames += 1
+        self._traffic.lagging += isinstance(frame, FlowRunLagging)
 
     def batch(self, batch: Batch) -> None:
         if batch.wire:
             self._add(batch.wire)
+            self._traffic.frames += len(batch.payloads)
 
     def _add(self, data: bytes) -> None:
         self._pieces.append(data)
@@ -93,6 +100,7 @@ class FramedOutbox:
         try:
             while not self._wire.write_frame(data):
                 await self._drain()
+            self._traffic.bytes += len(data)
         except Gone as error:
             raise WebSocketDisconnect(1006) from error
 
@@ -117,8 +125,9 @@ class FramedOutbox:
 class MessageOutbox:
     """One `websocket.send` for each frame, under any ASGI server."""
 
-    def __init__(self, websocket: WebSocket, stall_seconds: float) -> None:
+    def __init__(self, websocket: WebSocket, stall_seconds: float, traffic: Traffic) -> None:
         self._websocket = websocket
+        self._traffic = traffic
         self._stall_seconds = stall_seconds
         self._payloads: list[bytes] = []
         self._size = 0
@@ -129,6 +138,7 @@ class MessageOutbox:
 
     def control(self, frame: ControlFrame) -> None:
         self._add(encode_frame(frame))
+        self._traffic.lagging += isinstance(frame, FlowRunLagging)
 
     def batch(self, batch: Batch) -> None:
         for payload in batch.payloads:
@@ -144,6 +154,8 @@ class MessageOutbox:
             try:
                 async with asyncio.timeout(self._stall_seconds):
                     await self._websocket.send_text(payload.decode())
+                self._traffic.frames += 1
+                self._traffic.bytes += len(payload)
             except TimeoutError:
                 raise Stalled from None
 

@@ -5,17 +5,26 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
+from typing import NamedTuple
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from protocol.commands import Command, Hello
 from protocol.connection import HELLO_SECONDS, Close, Connection, Handle, Send, error_frame
 from protocol.errors import CLOSE_RULES, CloseCode, ErrorCode, ProtocolError
-from protocol.frames import ControlFrame, FlowRunAck, FlowRunDraining, FlowRunHello, Limits
+from protocol.frames import (
+    ControlFrame,
+    FlowRunAck,
+    FlowRunDraining,
+    FlowRunError,
+    FlowRunHello,
+    Limits,
+)
 from protocol.ids import UserId
 from server.channel.commands import Commands
 from server.channel.delivery import Delivery
 from server.channel.outbox import Stalled, outbox_of
+from server.channel.traffic import Traffic
 from server.channel.waiting import Flag
 from server.http.answers import refusal
 from server.http.sign_in import Refused, SignIn
@@ -45,6 +54,12 @@ DRAIN_SECONDS = 2.0
 ABORT_SECONDS = 1.0
 
 
+class Count(NamedTuple):
+    signed_in: int
+    strangers: int
+    subscriptions: int
+
+
 class Channel:
     """Every open socket of this server."""
 
@@ -61,6 +76,7 @@ class Channel:
         tickets: Tickets,
         gate: Gate,
         limits: LimitSettings,
+        traffic: Traffic,
     ) -> None:
         """A socket that takes nothing for `stall_seconds` is given up. A closed `gate` lets nobody
         in."""
@@ -74,6 +90,7 @@ class Channel:
         self._sessions: dict[Session, UserId | None] = {}
         self._tickets = tickets
         self._gate = gate
+        self._traffic = traffic
         self._limits = limits
         self._wire_limits = wire_limits(limits)
         self._most = most_sockets(limits)
@@ -96,7 +113,8 @@ class Channel:
         session = Session(
             websocket, guest, store=self._store, hub=self._hub, commands=self._commands,
             clock=self._clock, stall_seconds=self._stall_seconds, redeem=self._redeem,
-            limits=self._wire_limits, answered=self._answered, number=next(self._numbers),
+            limits=self._wire_limits, traffic=self._traffic, answered=self._answered,
+            number=next(self._numbers),
         )  # fmt: skip
         self._sessions[session] = None if guest is None else guest.user
         self._empty.clear()
@@ -140,6 +158,11 @@ class Channel:
             for session in self._sessions:
                 session.abort()
             await self._emptied(ABORT_SECONDS)
+
+    def count(self) -> Count:
+        strangers = self._open_of(None)
+        followed = sum(session.subscriptions for session in self._sessions)
+        return Count(len(self._sessions) - strangers, strangers, followed)
 
     async def _emptied(self, seconds: float) -> bool:
         """Whether every socket ends within that time."""
@@ -209,10 +232,11 @@ class Session:
         answered: Callable[["Session", Command, ControlFrame], None],
         number: int,
         limits: Limits,
+        traffic: Traffic,
     ) -> None:
         """`answered` hears of every message of a guest, with its answer."""
         self.websocket = websocket
-        self._outbox = outbox_of(websocket, stall_seconds)
+        self._outbox = outbox_of(websocket, stall_seconds, traffic)
         self.guest = guest
         self.number = number
         self._redeem = redeem
@@ -222,10 +246,17 @@ class Session:
         self._connection = Connection(
             limits, now=clock.monotonic(), authenticated=guest is not None
         )
+        self._traffic = traffic
         self._wake = Flag()
         self._delivery = Delivery(self._connection, store=store, hub=hub, wake=self._wake.set)
         self._control: deque[ControlFrame] = deque()
+        self._leaving: list[Command] = []
+        """Those whose answers wait to leave."""
         self._closing: CloseCode | None = None
+
+    @property
+    def subscriptions(self) -> int:
+        return len(self._connection.following)
 
     def send(self, frame: ControlFrame) -> None:
         """Queue a control frame; it leaves before any frame of a run that is not sent yet."""
@@ -264,12 +295,14 @@ class Session:
         except* Stalled:
             # A close would wait behind everything that the peer does not take.
             code = CloseCode.STALLED
+            self._traffic.stalled += 1
             self._outbox.abort()
         except* StoreUnavailable:
             # The log cannot be read now: the client comes back, with its cursor.
             code = CloseCode.OVERLOADED
         finally:
             self._delivery.close()
+            self._traffic.closes[code] += code is not CloseCode.GOING_AWAY  # that one left itself
             await self._close(code)
 
     async def _close(self, code: CloseCode) -> None:
@@ -291,6 +324,9 @@ class Session:
                 match effect:
                     case Send(frame):
                         self.send(frame)
+                        if _is_rate(frame):
+                            self._traffic.rate_limited += 1
+                            await asyncio.sleep(0)  # a flood must not keep the loop to itself
                     case Close(code):
                         self.end(code)
                     case Handle(command):
@@ -340,7 +376,8 @@ class Session:
                 self.guest.user, command, delivery=self._delivery, send=send
             )
         finally:
-            self._connection.done(command)
+            self._leaving.append(command)
+            self._wake.set()
 
     async def _write(self) -> None:
         """The one writer of the socket: control frames first, then a page of each run in turn. What
@@ -364,6 +401,8 @@ class Session:
         """Fill the outbox; True when there may be more already."""
         while self._control:
             self._outbox.control(self._control.popleft())
+        if self._leaving:
+            await self._let_answers_go()
         if self._closing not in (None, CloseCode.RESTART):
             return False
         try:
@@ -373,9 +412,20 @@ class Session:
             await self._outbox.flush()
             raise
 
+    async def _let_answers_go(self) -> None:
+        """A message waits until its answer has left: who does not read is not answered for ever."""
+        answered, self._leaving = self._leaving, []
+        await self._outbox.flush()
+        for command in answered:
+            self._connection.done(command)
+
     def beat(self, at: str) -> None:
         """Queue a heartbeat."""
         self.send(self._delivery.heartbeat(at))
+
+
+def _is_rate(frame: ControlFrame) -> bool:
+    return isinstance(frame, FlowRunError) and frame.code is ErrorCode.RATE_LIMITED
 
 
 def _too_many() -> Refused:

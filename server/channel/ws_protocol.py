@@ -86,6 +86,7 @@ class PaneProtocol(WebSocketsSansIOProtocol):
         if isinstance(self.config, PaneConfig):
             self.conn.max_fragments = self.config.max_fragments  # type: ignore[attr-defined]
         self.refused = False
+        self.heard = False
         # Most panes are idle, and these are what they would mostly consist of.
         self.queue = Inbox()  # type: ignore[assignment] # as much of a Queue as is used
         self.writable = Flag(on=True)  # type: ignore[assignment] # likewise of an Event
@@ -175,7 +176,21 @@ class PaneProtocol(WebSocketsSansIOProtocol):
             self.transport.resume_reading()
         self._free_in(LINGER_SECONDS)
 
+    def data_received(self, data: bytes) -> None:
+        self.heard = True
+        super().data_received(data)
+
+    def send_keepalive_ping(self) -> None:
+        self.heard = False
+        super().send_keepalive_ping()
+
     def keepalive_timeout(self) -> None:
+        """Close a peer from which nothing came since it was asked. One that sends much has its
+        answer somewhere behind that, and what came while the server was busy is read first."""
+        if self.heard:
+            self.pong_timer = self.pending_ping_payload = None
+            self.schedule_ping()
+            return
         super().keepalive_timeout()
         if self.buffered:
             self.transport.abort()

@@ -180,7 +180,7 @@ class Rest:
         for project in await self._store.projects(user):
             if project.path == body.path:
                 return json(project)
-        require_operator(request, "projects")
+        require_operator(request, "changes projects")
         path = await self._trees.check(Path(body.path))
         project = await self._store.add_project(path, path.name or str(path))
         concerns(request, project_id=project.id)

@@ -98,6 +98,10 @@ class Events:
             release=lambda: self._release(stream),
         )
 
+    @property
+    def count(self) -> int:
+        return len(self._open)
+
     async def drain(self) -> None:
         """Tell every reader that the server stops and when to come back, and end its stream; cut
         off who does not take it."""

@@ -91,17 +91,17 @@ def _name(request: Request) -> str:
 
 def _operator(ask: Ask) -> Callable[[Request, UserId], Awaitable[Response]]:
     async def asked(request: Request, user: UserId) -> Response:
-        require_operator(request, "users")
+        require_operator(request, "changes users")
         return await ask(request)
 
     return asked
 
 
-def require_operator(request: Request, what: str) -> None:
+def require_operator(request: Request, deed: str) -> None:
     """Raise ProtocolError unless the operator asks."""
     if guest_of(request).kind is not UserKind.OPERATOR:
         raise ProtocolError(
             ErrorCode.FORBIDDEN,
-            f"only the operator changes {what}",
+            f"only the operator {deed}",
             hint="whoever runs podium is the operator, with the token in DIR/token",
         )

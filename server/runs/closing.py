@@ -44,7 +44,7 @@ async def close_run(
         totals=tell.totals(facts, attempts, report, seconds=seconds),
         reason=reason,
     )
-    return await rooms.record(
+    first = await rooms.record(
         lambda: rooms.store.finish_run(
             run_id,
             status,
@@ -54,6 +54,8 @@ async def close_run(
             frames=frames,
         )
     )
+    rooms.ended[status] += first
+    return first
 
 
 def _reference(record: RunRecord, report: Report) -> ReportRef:

@@ -1,10 +1,12 @@
 """What a run needs of the rest of the server, in one place."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, TypeVar
 
 from flows.registry import Catalogue
+from protocol.states import RunStatus
 from server.ports import AgentRunner, Clock, Ids, Store, StoreUnavailable, Trees
 from server.runs.models import Models
 
@@ -32,6 +34,8 @@ class Rooms(NamedTuple):
     clocks: Clocks
     gave_up: asyncio.Event
     """Set at the end of a stop: what a failing disk does not take by then is not waited for."""
+    ended: Counter[RunStatus]
+    """How many runs have ended since the start, and how."""
 
     async def record(self, write: Callable[[], Awaitable[T]]) -> T:
         """Write to the store, again and again while the disk fails: it recovers by itself."""

@@ -48,6 +48,11 @@ class Runner:
             if record is not None:
                 self.begin(run_id, record.plan.tree.id, record.user_id)
 
+    @property
+    def count(self) -> int:
+        """How many runs have not ended."""
+        return len(self._live)
+
     def live(self, user: UserId) -> int:
         """How many runs of the user have not ended."""
         return sum(live.user == user for live in self._live.values())

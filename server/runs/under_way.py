@@ -46,7 +46,11 @@ class UnderWay:
         )
         self._keyed: dict[tuple[UserId, str], Keyed] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._count: Counter[UserId] = Counter()
+        self._of: Counter[UserId] = Counter()
+
+    @property
+    def count(self) -> int:
+        return len(self._tasks)
 
     async def wait_for(
         self,
@@ -76,7 +80,7 @@ class UnderWay:
         """Called by work that is not the repeat of what was done before. Raises ProtocolError when
         the server stops, or when the user launches too fast or has too many runs already."""
         self._gate.check()
-        runs = self._live(user) + self._count[user] - 1
+        runs = self._live(user) + self._of[user] - 1
         if new_run and runs >= self._limits.runs_per_user:
             raise ProtocolError(
                 ErrorCode.BUSY,
@@ -101,16 +105,16 @@ class UnderWay:
         key: str | None,
         body_hash: str,
     ) -> "asyncio.Task[T]":
-        if self._count[user] >= self._limits.launches_under_way:
+        if self._of[user] >= self._limits.launches_under_way:
             raise ProtocolError(
                 ErrorCode.BUSY,
-                f"{self._count[user]} of your launches are under way",
+                f"{self._of[user]} of your launches are under way",
                 hint="wait for an answer before asking more",
                 retry_after_ms=1_000,
             )
         task = asyncio.create_task(work(), name="launch")
         self._tasks.add(task)
-        self._count[user] += 1
+        self._of[user] += 1
         if key is not None:
             self._keyed[user, key] = Keyed(body_hash, task)
         task.add_done_callback(lambda task: self._ended(task, user, key))
@@ -118,9 +122,9 @@ class UnderWay:
 
     def _ended(self, task: "asyncio.Task[Any]", user: UserId, key: str | None) -> None:
         self._tasks.discard(task)
-        self._count[user] -= 1
-        if not self._count[user]:
-            del self._count[user]
+        self._of[user] -= 1
+        if not self._of[user]:
+            del self._of[user]
         if key is not None:
             del self._keyed[user, key]
         if not task.cancelled():

@@ -97,6 +97,11 @@ class SqliteStore(UserRows):
         finally:
             await self._stack.aclose()
 
+    @property
+    def waiting(self) -> int:
+        """How many writes wait for their tick."""
+        return self._writer.waiting
+
     def _prepare(self) -> IO[str]:
         self._directory.mkdir(parents=True, exist_ok=True)
         held = migrate.lock(self._directory)

@@ -109,6 +109,10 @@ class Writer:
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="store writer")
 
+    @property
+    def waiting(self) -> int:
+        return self._waiting.qsize()
+
     async def stop(self) -> None:
         """Commit what waits, then end."""
         if self._task is not None:

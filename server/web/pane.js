@@ -1,13 +1,16 @@
 // The first page: launch a flow, watch its agents, read the report. It uses only the public wire.
 
+import { PodiumClient } from "./client.js";
+import { showConnection } from "./connection.js";
 import { byId, clock, element } from "./dom.js";
 import { MARKS, readOnly } from "./receipt.js";
 import { drawReport } from "./report.js";
-import { Wire } from "./wire.js";
 
 const TERMINAL = new Set(["completed", "partial", "failed", "cancelled"]);
 const KEEP_CHARACTERS = 20_000; // of each agent's text; the log has all of it
-const wire = new Wire();
+const KEEP_RUNS = 200; // of the list
+const podium = new PodiumClient();
+const rows = new Map(); // of the run list, by run
 let shown = null; // the run on the page
 let flows = [];
 
@@ -39,9 +42,13 @@ async function start() {
   try {
     await open();
   } catch {
-    byId("sign-in").hidden = false;
-    byId("connection").textContent = "sign in";
+    askForToken("sign in");
   }
+}
+
+function askForToken(why) {
+  byId("sign-in").hidden = false;
+  byId("connection").textContent = why;
 }
 
 byId("sign-in").addEventListener("submit", async (event) => {
@@ -64,10 +71,9 @@ async function open() {
   byId("flows").replaceChildren(...flows.flatMap(({ name, summary }) => ["small", "medium", "large"].map((band) => element("option", { value: `/${name} ${band}`, label: summary }))));
   byId("app").hidden = false;
   describe();
-  wire.connect();
-  await listRuns();
+  podium.connect();
   const wanted = new URLSearchParams(location.hash.slice(1)).get("run");
-  if (wanted) show(wanted);
+  if (wanted && wanted !== shown?.id) show(wanted);
 }
 
 // --- launching and the run list -----------------------------------------------------------------
@@ -87,18 +93,34 @@ byId("launch").addEventListener("submit", async (event) => {
   button.disabled = true; // a double click is one run
   byId("problem").textContent = "";
   try {
-    const ack = await wire.ask({ type: "launch", key: crypto.randomUUID(), project_id: byId("project").value, command: byId("command").value });
+    const ack = await podium.launch({ project_id: byId("project").value, command: byId("command").value });
     show(ack.run_id);
   } catch (error) {
-    byId("problem").textContent = [error.message, error.hint].filter(Boolean).join(" — ");
+    tell(error);
   } finally {
     button.disabled = false;
-    listRuns();
   }
 });
 
-async function listRuns() {
-  const { runs } = await api("api/runs");
+function tell({ message, hint }) {
+  byId("problem").textContent = [message, hint].filter(Boolean).join(" — ");
+}
+
+// Rows are states: each takes the place of the one before it. Drawn once for all that came together.
+let due = false;
+podium.followIndex({
+  onRow({ run }) {
+    rows.set(run.id, run);
+    if (!due) requestAnimationFrame(listRuns);
+    due = true;
+  },
+  onError: tell,
+});
+
+function listRuns() {
+  const runs = [...rows.values()].sort((one, other) => other.created_at.localeCompare(one.created_at));
+  for (const { id } of runs.splice(KEEP_RUNS)) rows.delete(id);
+  due = false;
   byId("runs").replaceChildren(...runs.map((run) => {
     const link = element("a", { href: `#run=${run.id}` },
       element("span", { className: `status ${run.status}`, textContent: run.status }),
@@ -117,7 +139,7 @@ window.addEventListener("hashchange", () => {
 // --- one run ------------------------------------------------------------------------------------
 
 function show(runId) {
-  if (shown) wire.unfollow(shown.id);
+  if (shown) podium.unfollow(shown.id);
   shown = { id: runId, status: "queued", steps: new Map(), findings: new Map() };
   location.hash = `run=${runId}`;
   byId("run").hidden = false;
@@ -128,13 +150,18 @@ function show(runId) {
   byId("run-title").textContent = "";
   byId("run-facts").textContent = "";
   listRuns();
-  wire.follow(runId, (frame) => take(frame));
+  podium.follow(runId, {
+    onFrame: (frame) => HANDLERS[frame.type]?.(frame),
+    onTruncate: () => show(runId), // what was drawn of it cannot be taken back alone
+    onReset: ({ snapshot }) => drawSnapshot(snapshot),
+    onError: tell,
+  });
 }
 
 const HANDLERS = {
   flow_run_created: (frame) => { byId("run-title").textContent = frame.command; setStatus(frame.run.status); },
   flow_run_planned: (frame) => drawPlan(frame.plan),
-  flow_run_status: (frame) => { setStatus(frame.status, frame.reason); listRuns(); },
+  flow_run_status: (frame) => setStatus(frame.status, frame.reason),
   flow_run_step_status: (frame) => setStep(frame),
   flow_run_step_delta: (frame) => addText(frame),
   flow_run_step_tool: (frame) => addTool(frame),
@@ -142,12 +169,15 @@ const HANDLERS = {
   flow_run_step_receipt: (frame) => addReceipt(frame),
   flow_run_finding: (frame) => addFinding(frame.finding),
   flow_run_report: (frame) => loadReport(frame),
-  flow_run_finished: (frame) => { setStatus(frame.status, frame.reason, frame.totals); listRuns(); },
-  flow_run_reset: (frame) => { setStatus(frame.snapshot.status); loadReport(frame.snapshot.report); },
+  flow_run_finished: (frame) => setStatus(frame.status, frame.reason, frame.totals),
 };
 
-function take(frame) {
-  HANDLERS[frame.type]?.(frame);
+function drawSnapshot(run) {
+  byId("agents").replaceChildren(element("p", { className: "notice", textContent: "What its agents said has expired; the report stays." }));
+  shown.steps.clear();
+  byId("run-title").textContent = run.input.question ?? `/${run.flow_name} ${run.band}`;
+  setStatus(run.status);
+  loadReport(run.report);
 }
 
 function setStatus(status, reason, totals) {
@@ -189,7 +219,7 @@ function addStep(step) {
   output.setAttribute("aria-label", `Output of ${step.id}`);
   output.setAttribute("aria-live", "off");
   const stop = element("button", { type: "button", textContent: "Stop", title: `Stop ${step.id}`, hidden: true });
-  stop.addEventListener("click", () => wire.ask({ type: "cancel", run_id: shown.id, step_id: step.id }).catch(() => {}));
+  stop.addEventListener("click", () => podium.cancel(shown.id, step.id).catch(tell));
   const badge = element("span", { className: "badge", hidden: true });
   const card = element("article", {},
     element("h4", {}, element("span", { textContent: step.title }), " ", element("code", { textContent: step.id })),
@@ -297,9 +327,8 @@ async function loadReport(frame) {
 }
 
 for (const verb of ["cancel", "finish"]) {
-  byId(verb).addEventListener("click", () => wire.ask({ type: verb, run_id: shown.id }).catch((error) => { byId("problem").textContent = error.message; }));
+  byId(verb).addEventListener("click", () => podium[verb](shown.id).catch(tell));
 }
 
-wire.addEventListener("state", ({ detail }) => { byId("connection").textContent = detail; });
-wire.addEventListener("problem", ({ detail }) => { byId("problem").textContent = detail.message; });
+showConnection(podium, { signedOut: askForToken });
 start();

@@ -8,6 +8,7 @@ one, until the log has as many as are wanted. TOLD is a `Told` as JSON.
 import asyncio
 import sqlite3
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -69,7 +70,10 @@ class Told(Struct, frozen=True, kw_only=True):
 class State(Struct, frozen=True, kw_only=True):
     """What `GET /chaos` answers."""
 
-    tasks: int
+    tasks: dict[str, int]
+    """By the name of what they do."""
+    sockets: int
+    """That the application serves."""
     late: float
     """Seconds by which timers of the loop were late, in all."""
     log: int
@@ -148,7 +152,13 @@ def route(agent: Publisher, podium: Podium) -> Route:
             assert isinstance(store, SqliteStore)
             await store._writer._db.execute(f"PRAGMA query_only={int(pace.read_only)}")
             agent.tell(pace)
-        state = State(tasks=len(asyncio.all_tasks()), late=agent.late.seconds, log=agent.log)
+        names = [getattr(it.get_coro(), "__qualname__", "") for it in asyncio.all_tasks()]
+        state = State(
+            tasks=Counter(names),
+            sockets=len(podium.channel._sessions),
+            late=agent.late.seconds,
+            log=agent.log,
+        )
         return Response(msgspec.json.encode(state))
 
     return Route("/chaos", chaos, methods=["GET", "POST"])

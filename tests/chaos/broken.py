@@ -60,6 +60,11 @@ def write_in_turn(change: pytest.MonkeyPatch) -> None:
     change.setattr(FramedOutbox, "flush", flush_in_turn)
 
 
+def never_ping(change: pytest.MonkeyPatch) -> None:
+    """Nobody is asked whether they are still there."""
+    change.setattr(PaneProtocol, "start_keepalive", lambda it: None)
+
+
 def take_any_attempt(change: pytest.MonkeyPatch) -> None:
     """Whoever says that it is an attempt of the step may write."""
     fence = sqlite._fence
@@ -99,6 +104,7 @@ GUARDS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "commit before publish": publish_first,
     "abort": never_abort,
     "a writer for each socket": write_in_turn,
+    "pings": never_ping,
     "attempt check": take_any_attempt,
     "register first": register_late,
     "heartbeat heads": say_no_heads,

@@ -17,25 +17,31 @@ import httpx
 import msgspec
 
 from server.local import ServerFile, running_server
-from server.stores.pages import inflate
 from server.stores.sqlite import FILE
 from tests.chaos.app import PUBLISH, Pace, State, Told
 from tests.server.harness import TOKEN, repository
 
-READY_SECONDS = 60.0
+READY_SECONDS = 120.0
 MEASURED = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
 """A server under load is not measured for coverage: it would be another server."""
 
 
 class Log(NamedTuple):
-    """The frames of a run that a disk holds, each with the checksum of all up to it."""
+    """The frames of a run that a disk holds behind one, each with the checksum of all from there up
+    to it."""
 
+    after: int
     seqs: list[int]
     sums: list[int]
 
     @property
     def head(self) -> int:
-        return len(self.seqs)
+        return self.after + len(self.seqs)
+
+    @property
+    def end(self) -> tuple[int, int]:
+        """The last frame, and the checksum of all: what a viewer has in the end."""
+        return self.seqs[-1], self.sums[-1]
 
     def begins_with(self, earlier: "Log") -> bool:
         size = len(earlier.sums)
@@ -43,7 +49,7 @@ class Log(NamedTuple):
 
     @property
     def whole(self) -> bool:
-        return self.seqs == list(range(1, len(self.seqs) + 1))
+        return self.seqs == list(range(self.after + 1, self.head + 1))
 
 
 class Served:
@@ -156,16 +162,16 @@ class Served:
         async with self.http() as http:
             return str((await http.get(f"/api/runs/{run_id}")).json()["run"]["status"])
 
-    async def log(self, run_id: str) -> Log:
+    async def log(self, run_id: str, *, after: int = 0) -> Log:
         """What the disk holds, the server running or not."""
-        return await asyncio.to_thread(stored, self.data, run_id)
+        return await asyncio.to_thread(stored, self.data, run_id, after)
 
 
 def environment(given: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in given.items() if name not in MEASURED}
 
 
-def stored(data: Path, run_id: str) -> Log:
+def stored(data: Path, run_id: str, after: int) -> Log:
     """Read from a copy: opening the database would put its journal away, which is the next
     server's to find."""
     with tempfile.TemporaryDirectory() as folder:
@@ -173,22 +179,24 @@ def stored(data: Path, run_id: str) -> Log:
             if (data / name).exists():
                 shutil.copy(data / name, folder)
         with closing(sqlite3.connect(Path(folder) / FILE)) as db:
-            return summed(frames_of(db, run_id))
+            return summed(frames_of(db, run_id), after)
 
 
 def frames_of(db: sqlite3.Connection, run_id: str) -> Iterator[tuple[int, bytes]]:
-    """Folded or not."""
+    """Folded or not; a folded page is lines, each with a mark before its frame."""
     folded = "SELECT first, data FROM flow_frame_pages WHERE run_id = ? ORDER BY first"
     for first, page in db.execute(folded, (run_id,)):
-        for seq, _, frame in inflate(first, page):
-            yield seq, frame
+        for seq, line in enumerate(zlib.decompress(page).split(b"\n"), first):
+            yield seq, line[1:]
     live = "SELECT seq, data FROM flow_frames WHERE run_id = ? ORDER BY seq"
     yield from db.execute(live, (run_id,))
 
 
-def summed(frames: Iterable[tuple[int, bytes]]) -> Log:
-    log, total = Log([], []), 0
+def summed(frames: Iterable[tuple[int, bytes]], after: int) -> Log:
+    log, total = Log(after, [], []), 0
     for seq, frame in frames:
+        if seq <= after:
+            continue
         total = zlib.crc32(frame, total)
         log.seqs.append(seq)
         log.sums.append(total)

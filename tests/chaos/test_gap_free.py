@@ -18,7 +18,7 @@ KILLS, ABORTS = 10, 200
 @pytest.mark.parametrize(
     ("frames", "viewers"),
     [
-        pytest.param(100_000, 50, marks=pytest.mark.timeout(300)),
+        pytest.param(100_000, 50, marks=pytest.mark.timeout(600)),
         pytest.param(1_000_000, 200, marks=[pytest.mark.soak, pytest.mark.timeout(7_200)]),
     ],
 )
@@ -37,7 +37,7 @@ async def test_no_frame_is_lost_doubled_or_out_of_order(
     assert log.whole
     assert log.head >= frames
     assert [viewer.wrong for viewer in crowd] == [[]] * viewers
-    assert {(viewer.last, viewer.sum) for viewer in crowd} == {(log.head, log.sums[-1])}
+    assert {(viewer.last, viewer.sum) for viewer in crowd} == {log.end}
     assert aborted == ABORTS
     assert all(log.begins_with(earlier) for earlier in before)
     heads = [earlier.head for earlier in before]

@@ -2,6 +2,7 @@
 it the checker sees what comes of it. So no guard can go unnoticed."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -20,7 +21,9 @@ from tests.chaos.servers import Served, served
 from tests.chaos.viewers import Place, all_live, until, viewing
 from tests.fakes.agent import FakeAgent
 from tests.server.harness import House, Socket, house
-from tests.server.raw_peer import raw_peer, subscribing
+from tests.server.raw_peer import TEXT, raw_peer, subscribing
+
+pytestmark = pytest.mark.timeout(300)
 
 LOG = Pace(target=1_500, at_once=250, size=4_000)
 """Of 6 MB: whoever asks for it and does not read is stalled."""
@@ -78,15 +81,13 @@ async def stalled_that_stay(place: Path, guard: str | None) -> Faults:
     ):
         run_id = await server.launch()
         await server.published(LOG.target)
-        tasks = (await server.state()).tasks
         ports = set()
         for _ in range(3):
             peer = await peers.enter_async_context(raw_peer(server.url))
             await peer.send(subscribing(run_id))
             ports.add(peer.socket.getsockname()[1])
-        # Each has tasks of its own while it is served.
         async with asyncio.timeout(PATIENCE):
-            while (await server.state()).tasks > tasks:
+            while (await server.state()).sockets:
                 await asyncio.sleep(0.05)
         left = await what_is_left(
             lambda: sorted(ports & set(accepted(server.pid, server.port))), guard
@@ -119,6 +120,23 @@ async def held_up(place: Path, guard: str | None) -> Faults:
             )
             peer.reset()
         return [f"viewer {number} has waited" for number in left]
+
+
+async def vanished_that_stay(place: Path, guard: str | None) -> Faults:
+    """Sockets whose peer's packets do not come through any more."""
+    async with here(place, guard) as home, AsyncExitStack() as peers:
+        home.server.config.ws_ping_interval = home.server.config.ws_ping_timeout = 0.3
+        ports = set()
+        for _ in range(3):
+            peer = await peers.enter_async_context(raw_peer(home.url))
+            await peer.until(TEXT)
+            peer.deafen()
+            ports.add(peer.socket.getsockname()[1])
+        left = await what_is_left(
+            lambda: sorted(ports & set(accepted(os.getpid(), int(home.url.rpartition(":")[2])))),
+            guard,
+        )
+        return [f"the socket of {port} is still there" for port in left]
 
 
 async def what_is_left(look: Callable[[], list[int]], guard: str | None) -> list[int]:
@@ -258,6 +276,7 @@ ATTACKS: dict[str, Callable[[Path, str | None], Awaitable[Faults]]] = {
     "commit before publish": shown_and_not_kept,
     "abort": stalled_that_stay,
     "a writer for each socket": held_up,
+    "pings": vanished_that_stay,
     "attempt check": late_attempts,
     "register first": missed_at_the_tail,
     "heartbeat heads": loss_that_nobody_tells,

@@ -18,7 +18,7 @@ FOUND_SECONDS = 25.0
 LIVE = Pace(target=1_000_000, at_once=1, pause=0.25)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 async def test_peers_that_have_vanished_are_found(tmp_path: Path) -> None:
     late, loop = Lateness(), asyncio.get_running_loop()
     async with served(tmp_path, pace=LIVE) as server, AsyncExitStack() as peers:
@@ -26,6 +26,8 @@ async def test_peers_that_have_vanished_are_found(tmp_path: Path) -> None:
         async with viewing(Place(server.url), run_id, HEALTHY) as crowd:
             await all_live(crowd)
             before, held = await server.state(), set(accepted(server.pid, server.port))
+            each = [name for name, tasks in before.tasks.items() if tasks >= HEALTHY]
+            assert each, "what a socket has of its own"
             gone = [await peers.enter_async_context(raw_peer(server.url)) for _ in range(GONE)]
             for number, peer in enumerate(gone):
                 if number % 2:  # the others wait for something to follow
@@ -42,7 +44,9 @@ async def test_peers_that_have_vanished_are_found(tmp_path: Path) -> None:
             late.stop()
             took, after = loop.time() - began, await server.state()
             assert set(accepted(server.pid, server.port)) == held
-            assert after.tasks == before.tasks
+            assert after.sockets == before.sockets == HEALTHY
+            for name in each:
+                assert after.tasks[name] == before.tasks[name]
             assert {viewer.connects for viewer in crowd} == {1}, "who answers is let alone"
             await server.pace(Pace(ends=True))
             await all_finished(crowd)

@@ -14,13 +14,26 @@ from protocol.ids import PlanId, RunId, Seq, StepId, UserId
 from protocol.plan import FlowPlan
 from protocol.resources import Run, Totals, Usage
 from protocol.states import IllegalMove, RunStatus, StepStatus
-from server.ports import AttemptRef, Fenced, KeyConflict, LogEntry, NewRun, StepChange, Store
+from protocol.users import UserKind
+from server.ports import (
+    AttemptRef,
+    Fenced,
+    KeyConflict,
+    LogEntry,
+    NameTaken,
+    NewRun,
+    NotStored,
+    StepChange,
+    Store,
+    TokenRecord,
+)
 from server.stores.sqlite import SqliteStore
 from server.world import SystemClock
 from tests.flows.plans import PROJECT, review_shape
 
 STEP = StepId("review.security")
 NOBODY = UserId("local")
+ANN, BEN = UserId("ann"), UserId("ben")
 
 
 class Published:
@@ -39,7 +52,7 @@ def published() -> Published:
 
 
 @pytest.fixture
-async def store(tmp_path: Path, published: Published) -> AsyncIterator[Store]:
+async def store(tmp_path: Path, published: Published) -> AsyncIterator[SqliteStore]:
     async with SqliteStore(
         tmp_path, clock=SystemClock(), committed=published, boot_id="b", tick=0
     ) as opened:
@@ -250,3 +263,73 @@ async def test_facts_plans_and_projects_come_back_as_they_were(
     await store.save_plan(plan, {"a": "b"})
     assert await store.plan(plan.plan_id) == (plan, {"a": "b"})
     assert await store.plan(PlanId("none")) is None
+
+
+# --- users --------------------------------------------------------------------------------------
+
+
+def token(id: str, user: str) -> TokenRecord:
+    return TokenRecord(
+        id=id,
+        user_id=UserId(user),
+        digest=id.encode(),
+        label="",
+        created_at="2026-01-01T00:00:00.000Z",
+        expires_at=None,
+    )
+
+
+async def test_what_belongs_to_a_project_is_open_to_its_members(
+    store: SqliteStore, tmp_path: Path
+) -> None:
+    project = await store.add_project(tmp_path, "one")
+    await store.add_user(ANN, UserKind.USER, [project.id], token("a", "ann"))
+    await store.add_user(BEN, UserKind.USER, [], token("b", "ben"))
+
+    def of(run_id: str, user: UserId) -> NewRun:
+        new = new_run(run_id)
+        run = msgspec.structs.replace(new.run, project_id=project.id)
+        return msgspec.structs.replace(new, run=run, user_id=user)
+
+    with pytest.raises(NotStored):
+        await store.launch(of("x", BEN))
+    assert await store.get(RunId("x")) is None
+    await store.launch(of("r", ANN))
+    await store.launch(of("s", NOBODY))
+
+    async def seen(user: UserId) -> tuple[list[str], bool, bool]:
+        runs = await store.runs(user, project_id=None, before=None, limit=9)
+        one = await store.visible(user, RunId("r")) is not None
+        return [run.id for run in runs], one, await store.open_project(user, project.id) is not None
+
+    assert await seen(ANN) == (["r"], True, True)
+    assert await seen(BEN) == ([], False, False)
+    assert await seen(NOBODY) == (["s"], False, True)
+    await store.change_memberships(ANN, add=[], remove=[project.id])
+    assert await seen(ANN) == ([], False, False)
+    await store.change_memberships(ANN, add=[project.id, project.id], remove=[])
+    assert await seen(ANN) == (["r"], True, True)
+    await store.revoke_user(ANN)
+    assert await seen(ANN) == ([], False, False)
+    await store.readmit_user(ANN, [], token("c", "ann"))
+    assert await seen(ANN) == ([], False, False), "what it was a member of is not given back"
+
+
+async def test_a_name_is_taken_in_every_case_and_for_ever(store: SqliteStore) -> None:
+    await store.add_user(ANN, UserKind.USER, [], token("a", "ann"))
+    await store.revoke_user(ANN)
+    for name in ("ann", "ANN", "local"):
+        with pytest.raises(NameTaken):
+            await store.add_user(UserId(name), UserKind.USER, [], token(f"new {name}", name))
+    people = await store.people()
+    assert [(user.id, bool(user.revoked_at)) for user in people.users] == [
+        ("local", False),
+        ("ann", True),
+    ]
+    assert [(it.id, bool(it.revoked_at)) for it in people.tokens] == [("a", True)]
+
+
+async def test_an_ended_session_is_kept_for_its_time(store: SqliteStore) -> None:
+    await store.end_session("old", expires_at="2001-01-01T00:00:00.000Z")
+    await store.end_session("new", expires_at="2999-01-01T00:00:00.000Z")
+    assert (await store.people()).ended_sessions == {"new": "2999-01-01T00:00:00.000Z"}

@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from server.client import Client
 from server.local import ServerFile, running_server
@@ -15,7 +16,7 @@ READY_SECONDS = 20.0
 
 
 class Server:
-    """`podium serve` on a free port; it can be killed and started again on the same DIR."""
+    """`podium serve` on a free port; it can be killed, and started again where it was."""
 
     def __init__(
         self,
@@ -34,10 +35,11 @@ class Server:
         self.place: ServerFile | None = None
 
     async def start(self) -> ServerFile:
+        port = urlsplit(self.place.url).port if self.place else 0
         with ExitStack() as opened:
             log = None if self.log is None else opened.enter_context(self.log.open("ab"))
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "server", "serve", "--port", "0",
+                sys.executable, "-m", "server", "serve", "--port", str(port),
                 "--data", str(self.data), "--project", str(self.project),
                 env={**os.environ, **self._environment},
                 stdout=asyncio.subprocess.DEVNULL, stderr=log,

@@ -230,6 +230,32 @@ async def test_a_server_that_is_gone_is_told_and_can_be_left(podium: Podium, sho
     assert b"podium watch" in err
 
 
+async def test_a_server_that_comes_back_is_followed_to_the_end(podium: Podium, shop: str) -> None:
+    """Killed while agents run, and started again where it was: everything is printed, once."""
+    gate = Gate()
+    model = FakeModel(quick := scripted(pace=0), quick, gate.hold(quick))
+    data = podium.place / "data"
+    async with (
+        serving(model.app) as url,
+        running(data, Path(shop), endpoint(url)) as server,
+    ):
+        words = ("run", "/code-review small shop", "--json", "--project", shop, "--data", str(data))
+        process = await podium.start(*words)
+        assert process.stderr is not None
+        await model.arrived(3)
+        await server.kill()
+        await _said(process.stderr, b"the connection to the server is lost")
+        await server.start()
+        await _said(process.stderr, b"connected again")
+        gate.open()
+        out, _ = await process.communicate()
+    assert process.returncode == 0
+    frames = [json.loads(line) for line in out.splitlines()]
+    assert [frame["seq"] for frame in frames] == list(range(1, len(frames) + 1))
+    assert "server_restarted" in {frame.get("reason") for frame in frames}
+    assert frames[-1]["status"] == "completed"
+
+
 async def _said(stream: asyncio.StreamReader, words: bytes) -> None:
     async for line in stream:
         if words in line:

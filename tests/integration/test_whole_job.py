@@ -19,6 +19,7 @@ from protocol.frames import (
     FlowRunStepReceipt,
     FlowRunStepStatus,
     FlowRunStepTool,
+    Frame,
     StoredFrame,
 )
 from protocol.ids import ProjectId, RunId
@@ -68,7 +69,7 @@ async def launch(client: Client, command: str, *, key: str) -> RunId:
 
 
 async def all_frames(client: Client, run_id: RunId) -> list[StoredFrame]:
-    return [frame async for frame in client.follow(run_id)]
+    return [frame async for frame in client.follow(run_id) if isinstance(frame, Frame)]
 
 
 async def report_of(client: Client, run_id: RunId) -> dict[str, Any]:
@@ -194,6 +195,7 @@ async def until_a_step_is_done(client: Client, run_id: RunId) -> list[StoredFram
     """The frames up to the first agent that delivered."""
     seen: list[StoredFrame] = []
     async for frame in client.follow(run_id):
+        assert isinstance(frame, Frame)
         seen.append(frame)
         if isinstance(frame, FlowRunFinding):
             return seen

@@ -19,6 +19,8 @@ from server.ports import Batch, Hub, Store
 from server.stores.sqlite import SqliteStore
 from server.world import SystemClock
 
+LIMITS = wire_limits(LimitSettings())
+
 
 class Sink:
     """An outbox that is never full: what came, in order, as JSON types."""
@@ -64,7 +66,7 @@ class Wire:
     """A delivery with its connection, and what it has sent."""
 
     def __init__(self, store: Store, hub: Hub, *, kind: type[Delivery] = Delivery) -> None:
-        self.connection = Connection(wire_limits(LimitSettings()), now=0)
+        self.connection = Connection(LIMITS, now=0)
         self.wake = asyncio.Event()
         self.delivery = kind(self.connection, store=store, hub=hub, wake=self.wake.set)
         self.sink = Sink()

@@ -53,7 +53,7 @@ class House:
         self.url = url
         self.http = http
         self.watched = watched
-        self._frames = frames
+        self.frames = frames
         self.project_id = ""
 
     def body(self, **changes: Any) -> dict[str, Any]:
@@ -81,7 +81,7 @@ class House:
             subprotocols=["podium.v1"],  # type: ignore[list-item]
             proxy=None,
         ) as opened_socket:
-            yield Socket(opened_socket, self._frames)
+            yield Socket(opened_socket, self.frames)
 
     async def end_of(self, run_id: str) -> list[dict[str, Any]]:
         """All frames of a run, once it has ended."""

@@ -10,6 +10,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from protocol.ids import RunId, UserId
+from protocol.users import ProjectChange
+from server.ports import Launched, NewRun, RunRecord
+from server.stores.sqlite import SqliteStore
 from server.users.visits import EXPIRY_SECONDS, Visits
 from server.world import SystemClock
 from tests.server.harness import WAIT_SECONDS, House, Socket
@@ -184,14 +188,14 @@ async def test_a_download_under_way_is_cut(
         assert [frame async for frame in wire.frames_of(run_id)]
     store = home.podium.sign_in.accounts._ground.store
     reading, go_on = asyncio.Event(), asyncio.Event()
-    read = store.read
+    read = store.page
 
     async def slow(*args: object, **kwargs: object) -> object:
         reading.set()
         await go_on.wait()
         return await read(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(store, "read", slow)
+    monkeypatch.setattr(store, "page", slow)
     path = f"/api/runs/{run_id}/recording"
     async with home.http.stream("GET", path, headers=ann.bearer) as answer:
         await asyncio.wait_for(reading.wait(), WAIT_SECONDS)
@@ -336,3 +340,96 @@ async def test_a_service_opens_neither_a_session_nor_a_socket(home: House) -> No
     answer = await home.http.post("/api/session", json={"token": chat.token})
     assert answer.status_code == 403
     assert "set-cookie" not in answer.headers
+
+
+# --- between the check and the beginning --------------------------------------------------------
+
+
+@pytest.fixture
+def withdraw_once(home: House, ann: Person) -> Callable[[], Awaitable[None]]:
+    """Takes the project from ann, the first time that it is called."""
+    accounts = home.podium.sign_in.accounts
+    done: list[bool] = []
+
+    async def withdraw() -> None:
+        if not done:
+            done.append(True)
+            await accounts.change_projects("ann", ProjectChange(remove=[home.project_id]))
+
+    return withdraw
+
+
+@pytest.mark.parametrize("way", ["events", "recording"])
+async def test_nobody_slips_through_while_it_is_withdrawn(
+    home: House,
+    ann: Person,
+    way: str,
+    withdraw_once: Callable[[], Awaitable[None]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The check has found the run; before the stream is known to be open, the project is gone."""
+    run_id = await launched(home, ann)
+    async with socket_of(home, ann) as wire:
+        await wire.send(type="subscribe", id="s", run_id=run_id)
+        assert [frame async for frame in wire.frames_of(run_id)]
+    visible = SqliteStore.visible
+
+    async def then_withdrawn(self: SqliteStore, user: UserId, id: RunId) -> RunRecord | None:
+        found = await visible(self, user, id)
+        if user == "ann":
+            await withdraw_once()
+        return found
+
+    monkeypatch.setattr(SqliteStore, "visible", then_withdrawn)
+    path = f"/api/runs/{run_id}/{way}"
+    if way == "events":
+        assert (await home.http.get(path, headers=ann.bearer)).status_code == 404
+    else:
+        with pytest.raises(httpx.TransportError):
+            await home.http.get(path, headers=ann.bearer)
+
+
+async def test_no_launch_slips_through(
+    home: House,
+    ann: Person,
+    withdraw_once: Callable[[], Awaitable[None]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    launch = SqliteStore.launch
+
+    async def after_withdrawing(self: SqliteStore, new: NewRun) -> Launched:
+        await withdraw_once()
+        return await launch(self, new)
+
+    monkeypatch.setattr(SqliteStore, "launch", after_withdrawing)
+    late = await home.http.post("/api/runs", json=home.body(), headers=ann.bearer)
+    assert (late.status_code, late.json()["message"]) == (404, "project not found")
+    assert home.agent.orders == []
+
+
+async def test_a_visit_that_begins_too_late_ends_at_once(home: House, ann: Person) -> None:
+    sign_in = home.podium.sign_in
+    guest = sign_in.accounts.directory.holder(ann.token, now=0.0, peer="")
+    assert guest is not None
+    left: list[int] = []
+    sign_in.visits.enter("one", guest, left.append)
+    assert left == []
+    await revoke_user(home, ann)
+    sign_in.visits.enter("two", guest, left.append)
+    assert left == [4401, 4401]
+
+
+async def test_a_session_of_a_lasting_token_ends_by_itself(
+    home: House, ben: Person, clock: MovedClock
+) -> None:
+    async with Browser(home) as browser:
+        await browser.post("/api/session", json={"token": ben.token})
+        ticket = (await browser.post("/api/ws-ticket")).json()["ticket"]
+        sessions = home.socket(**browser.headers_of_socket)
+        async with sessions as wire, socket_of(home, ben) as lasting:
+            clock.days = timedelta(days=31)
+            clock.look.set()
+            assert await closed_with(wire) == 4401
+            assert await still_answers(lasting)
+        async with home.socket(Origin=home.url) as wire:
+            assert await greeted(home, wire, ticket) == "unauthenticated"

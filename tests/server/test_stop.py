@@ -4,6 +4,7 @@ signals are meant."""
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 from collections import Counter
@@ -25,6 +26,7 @@ from tests.server.contracts import SocketContract, socket_contract
 from tests.server.harness import TOKEN, WAIT_SECONDS, House, Socket, house, repository
 from tests.server.raw_peer import TEXT, frame, raw_peer
 from tests.server.readers import Reader, Talker
+from tests.server.stalling import LOOK_SECONDS, LOOKS, stuck
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 MANY = "2500"
@@ -88,11 +90,25 @@ async def launched(http: httpx.AsyncClient) -> str:
 
 
 @asynccontextmanager
-async def stalled(url: str, run_id: str) -> AsyncIterator[None]:
-    """A socket that asks for a run and reads nothing: it holds a stop up for as long as it may."""
+async def reading_nothing(url: str, run_id: str) -> AsyncIterator[None]:
+    """A socket that asks for a run: it holds a stop up for as long as it may."""
     async with raw_peer(url) as peer:
         message = {"type": "subscribe", "id": "s", "run_id": run_id}
         await peer.send(frame(TEXT, json.dumps(message).encode()))
+        yield
+
+
+@asynccontextmanager
+async def stalled(here: Process) -> AsyncIterator[None]:
+    """One that has taken all that it will."""
+    async with reading_nothing(here.place.url, here.run_id):
+        looks, before = 0, b""
+        while looks < LOOKS:
+            await asyncio.sleep(LOOK_SECONDS)
+            metrics = (await here.http.get("/metrics")).content
+            (sent,) = re.findall(rb"^podium_bytes_sent_total (\d+)$", metrics, re.MULTILINE)
+            looks = looks + 1 if sent == before and int(sent) > 1_000_000 else 0
+            before = sent
         yield
 
 
@@ -109,7 +125,7 @@ async def goodbye(wire: Socket) -> tuple[int, int]:
 async def test_a_process_says_goodbye_takes_nobody_in_and_ends(tmp_path: Path) -> None:
     async with serving(tmp_path) as here, here.socket() as wire:
         path = f"/api/runs/{here.run_id}/events"
-        async with stalled(here.place.url, here.run_id), here.http.stream("GET", path) as response:
+        async with stalled(here), here.http.stream("GET", path) as response:
             events = Reader(response)
             await events.until("flow_run_subscribed")
             await wire.until(type="flow_run_hello")
@@ -137,7 +153,7 @@ async def test_a_process_says_goodbye_takes_nobody_in_and_ends(tmp_path: Path) -
 async def test_a_second_signal_ends_it_at_once(tmp_path: Path, name: signal.Signals) -> None:
     async with (
         serving(tmp_path) as here,
-        stalled(here.place.url, here.run_id),
+        stalled(here),
         here.socket() as wire,
     ):
         await wire.until(type="flow_run_hello")
@@ -178,10 +194,9 @@ async def held(home: House) -> list[Session]:
     """The sessions that a stop leaves, with one that reads nothing among them."""
     run_id = await home.launch()
     await home.end_of(run_id)
-    async with stalled(home.url, run_id), home.socket() as wire:
+    async with reading_nothing(home.url, run_id), home.socket() as wire:
         channel = home.podium.channel
-        while not any(session._outbox._wire.buffered for session in channel._sessions):  # type: ignore[attr-defined]
-            await asyncio.sleep(0)
+        await stuck(home)
         goodbyes = asyncio.create_task(goodbye(wire))
         await home.podium.drain()
         left = list(channel._sessions)

@@ -1,0 +1,351 @@
+"""Each guard of the clients is needed: without it the scenario that is about it fails.
+
+A control is made of the client's own source with the guard taken out, so it says exactly which line
+the scenario holds. The source is asserted to have had the guard.
+"""
+
+import asyncio
+import importlib
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import pytest
+
+from server import client
+from tests.clients.runners import CLIENT_JS, RUNNER_JS, ProcessRunner, PythonRunner
+from tests.clients.scenarios import BY_NAME
+from tests.clients.stage import Failed, Runner, plays
+
+PATIENCE = 2.0
+"""A client without a guard may wait for ever."""
+AT_ONCE = 8
+SOURCES = Path(client.__file__).parent
+
+
+class Edit(NamedTuple):
+    guard: str
+    without: str
+    file: str = ""
+    """Of Python's client."""
+
+
+class Control(NamedTuple):
+    scenario: str
+    js: tuple[Edit, ...] = ()
+    python: tuple[Edit, ...] = ()
+
+
+CONTROLS = [
+    Control(
+        "nothing is asked before the hello",
+        (Edit('while (this.state === "live" &&', "while (this.#link?.opened &&"),),
+        (
+            Edit(
+                "self.hello = await greet(socket, ticket)",
+                "early = asyncio.create_task(self._send_all(socket))\n"
+                "                self.hello = await greet(socket, ticket)",
+                "wire.py",
+            ),
+        ),
+    ),
+    Control(
+        "a hello that comes late is waited for, and asked is once",
+        (
+            # As the page once was: it asked at the open socket, and again at the hello.
+            Edit('while (this.state === "live" &&', "while (this.#link?.opened &&"),
+            Edit(
+                "this.#hello = frame;",
+                "this.#hello = frame;"
+                "for (const each of this.#followed.values()) each.phase = WANTED;",
+            ),
+        ),
+    ),
+    Control(
+        "doubles are left out",
+        (Edit("if (frame.seq <= this.seq) return null;", ""),),
+        (Edit("if seq <= self.seq:", "if False:", "cursor.py"),),
+    ),
+    Control(
+        "a gap is asked for again",
+        (Edit("if (!this.outline && frame.seq !== this.seq + 1) return this.#missed();", ""),),
+        (
+            Edit(
+                "if self._detail is Detail.FULL and seq != self.seq + 1:", "if False:", "cursor.py"
+            ),
+        ),
+    ),
+    Control(
+        "a gap that stays is not asked for in a hurry, but at the next heartbeats",
+        (Edit("if (this.#gap !== this.seq) this.phase", "this.phase"),),
+        (Edit("if self._gap != self.seq:", "if True:", "cursor.py"),),
+    ),
+    Control(
+        "a loss at a quiet tail is found by the heads, once it is sure",
+        (Edit("following.check(heads[runId])", ""),),
+        (Edit("reader.subject.check(frame.heads.get(run_id))", "pass", "wire.py"),),
+    ),
+    Control(
+        "frames on their way are no loss",
+        (Edit("if (still && (", "if (("),),
+        (Edit("if still and (", "if (", "cursor.py"),),
+    ),
+    Control(
+        "a caught_up that names what has not come shows a loss at once",
+        (Edit("frame.seq > this.seq ? this.#missed() :", ""),),
+        (Edit("case FlowRunCaughtUp(seq=seq) if seq > self.seq:", "case None:", "cursor.py"),),
+    ),
+    Control(
+        "an answer that never says where frames go on is asked for again",
+        (Edit("this.phase === ASKED || ", ""), Edit("(head ?? Infinity)", "(head ?? 0)")),
+        (
+            Edit(
+                "(self.phase is Phase.ASKED or head is None or head > self.seq)",
+                "(head is not None and head > self.seq)",
+                "cursor.py",
+            ),
+        ),
+    ),
+    Control(
+        "nothing is taken before the server has said where frames go on",
+        (Edit("if (this.phase !== LISTENING) return null;", ""),),
+        (Edit("case _ if self.phase is not Phase.LISTENING:", "case None:", "cursor.py"),),
+    ),
+    Control(
+        "what a server has lost is dropped",
+        (Edit('return from < had ? ["onTruncate", from] : null;', "return null;"),),
+        (Edit("return frame if frame.after < had else None", "return None", "cursor.py"),),
+    ),
+    Control(
+        "a server that would skip frames is left",
+        (Edit("if (from > had && this.tail === undefined) throw", "if (false) throw"),),
+        (Edit("if frame.after > had and self._tail is None:", "if False:", "cursor.py"),),
+    ),
+    Control(
+        "of an ended run nothing more is wanted",
+        (Edit('if (frame.type === "flow_run_finished") this.unfollow(frame.run_id);', ""),),
+    ),
+    Control(
+        "what is unknown is counted, not given",
+        (Edit("return STORED.has(frame.type) ?", "return true ?"),),
+        (Edit("case UnknownFrame(seq=int(seq)):", "case None:", "cursor.py"),),
+    ),
+    Control(
+        "a run that cannot be read now is asked for later",
+        (Edit("ask.subject && PASSING.has(frame.code)", "false"),),
+        (Edit("ask.reader is not None and frame.code in PASSING", "False", "outgoing.py"),),
+    ),
+    Control(
+        "the run list comes, and comes again",
+        (Edit("if (this.#index) this.#index.phase = WANTED;", ""),),
+        (
+            Edit(
+                "index: list[AnyReader] = [self._index] if self._index else []",
+                "index: list[AnyReader] = []",
+                "wire.py",
+            ),
+        ),
+    ),
+    Control(
+        "a launch whose ack is lost is the same launch again",
+        (Edit("owed.filter(({ once }) => !once)", "[]"),),
+        (Edit("deque(ask for ask in owed if ask.outlasts)", "deque()", "outgoing.py"),),
+    ),
+    Control(
+        "a launch whose ack is lost is the same launch again",
+        (
+            Edit(
+                "JSON.stringify({ ...ask.message,",
+                "JSON.stringify({ ...ask.message, key: newKey(),",
+            ),
+        ),
+    ),
+    Control(
+        "nobody waits for ever: no answer",
+        (Edit("command.fail(this.#late(message)), seconds * 1000)", "0, seconds * 1000)"),),
+        (Edit("self._pace.launch_seconds if slow", "None if slow", "wire.py"),),
+    ),
+    Control(
+        "what waits is bounded",
+        (Edit("if (this.#pending.size >= MAX_PENDING)", "if (false)"),),
+        (Edit("if len(self._pending) >= MAX_PENDING:", "if False:", "outgoing.py"),),
+    ),
+    Control(
+        "too fast is asked again, when the server says",
+        (Edit("if (LATER.has(frame.code) &&", "if (false &&"),),
+        (Edit("later = frame.code in LATER and", "later = False and", "outgoing.py"),),
+    ),
+    Control(
+        "what was put off is not asked twice by a new connection",
+        (
+            Edit(
+                "if (this.#link === link && ask.subject.phase === ASKED)",
+                "if (ask.subject.phase === ASKED)",
+            ),
+        ),
+        (
+            Edit(
+                "        self._cancel_timers()\n        for ask in self._pending.diff",
+                "        for ask in self._pending.diff",
+                "outgoing.py",
+            ),
+        ),
+    ),
+    Control(
+        "no more is said than the server takes",
+        (Edit("if (wait > 0) return", "if (false) return"),),
+        (Edit("return max(0.0, (1 - self._tokens) / rate)", "return 0.0", "outgoing.py"),),
+    ),
+    Control(
+        "what the server would not take is not sent",
+        (Edit("new TextEncoder().encode(text).length > limit", "false"),),
+        (Edit("if len(text) > limit:", "if False:", "outgoing.py"),),
+    ),
+    Control(
+        "close code 4403 says stay away",
+        (Edit("if (STAY_AWAY.has(code))", "if (false)"),),
+        (Edit("elif ended.code in STAY_AWAY:", "elif False:", "wire.py"),),
+    ),
+    Control(
+        "a server that does not let in is asked again, more and more slowly",
+        (Edit('this.#say({ state: "live" });', 'this.#tries = 0; this.#say({ state: "live" });'),),
+        (
+            Edit(
+                "self._say(Condition(State.LIVE))",
+                "self._tries = 0; self._say(Condition(State.LIVE))",
+                "wire.py",
+            ),
+        ),
+    ),
+    Control(
+        "the waits of many are spread from nothing on",
+        (Edit("this.#options.random() *", ""),),
+        (Edit("self._chance() *", "", "wire.py"),),
+    ),
+    Control(
+        "a server that drains is given the time it asks for",
+        (Edit("this.#atLeast = bounded(frame.retry_after_ms);", ";"),),
+        (Edit("self._at_least = bounded(frame.retry_after_ms)", "pass", "wire.py"),),
+    ),
+    Control(
+        "silence is the end of a connection",
+        (Edit("if (left <= 0) this.#drop", "if (false) this.#drop"),),
+        (
+            Edit(
+                "async with asyncio.timeout(seconds):",
+                "async with asyncio.timeout(None):",
+                "wire.py",
+            ),
+        ),
+    ),
+    Control(
+        "a hello that never comes is the end of a connection",
+        (
+            Edit(
+                'this.#set("connect", () => this.#drop("no hello in time"),',
+                'this.#set("connect", () => 0,',
+            ),
+        ),
+        (Edit("asyncio.timeout(self._pace.connect_seconds)", "asyncio.timeout(None)", "wire.py"),),
+    ),
+    Control(
+        "text that is no frame is the end of a connection",
+        (Edit("this.#drop(`not understood: ${error.message}`);", ""),),
+        (
+            Edit(
+                "self._hear(await _within(silence, socket))",
+                "heard = await _within(silence, socket)\n"
+                "                with suppress(Exception):\n"
+                "                    self._hear(heard)",
+                "wire.py",
+            ),
+        ),
+    ),
+    Control(
+        "what does not speak podium.v1 is nobody",
+        python=(Edit("if socket.subprotocol != SUBPROTOCOL:", "if False:", "connection.py"),),
+    ),
+    Control(
+        "a refused ticket is followed by another one",
+        (Edit("if (code === SIGNED_OUT && this.#refusals++ === 0) return this.#open();", ""),),
+        (Edit("and not self._refusals:", "and False:", "wire.py"),),
+    ),
+    Control(
+        "two refused tickets are enough",
+        (Edit("this.#refusals++ === 0", "true"),),
+        (Edit("and not self._refusals:", "and True:", "wire.py"),),
+    ),
+    Control(
+        "who is not let in for want of credentials is signed out",
+        (Edit("code = { 401: SIGNED_OUT, 403: FORBIDDEN }[asked?.status] ?? code;", ""),),
+        (Edit("code = _OF_STATUS.get(error.response.status_code, code)", "pass", "connection.py"),),
+    ),
+]
+
+
+def applied(text: str, edits: tuple[Edit, ...], *, file: str = "") -> str:
+    for edit in edits:
+        if edit.file == file:
+            assert text.count(edit.guard) == 1, f"not there once: {edit.guard}"
+            text = text.replace(edit.guard, edit.without)
+    return text
+
+
+def variant(edits: tuple[Edit, ...], folder: Path) -> ModuleType:
+    """Python's client without a guard, as a package of its own."""
+    package = folder / f"variant_{len(list(folder.iterdir()))}"
+    shutil.copytree(SOURCES, package, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in package.glob("*.py"):
+        text = applied(path.read_text(), edits, file=path.name)
+        path.write_text(text.replace("server.client", package.name))
+    return importlib.import_module(package.name)
+
+
+@pytest.fixture
+def packages(tmp_path: Path) -> Iterator[Path]:
+    """A folder of packages that are forgotten after the test."""
+    sys.path.insert(0, str(tmp_path))
+    yield tmp_path
+    sys.path.remove(str(tmp_path))
+    for name in [each for each in sys.modules if each.startswith("variant_")]:
+        del sys.modules[name]
+
+
+async def survivors(runners: list[tuple[str, Runner]]) -> list[str]:
+    """The controls that get through their scenario. They are played beside each other: many of them
+    fail by waiting."""
+    room = asyncio.Semaphore(AT_ONCE)
+
+    async def survives(scenario: str, runner: Runner) -> bool:
+        async with room:
+            try:
+                await plays(runner, BY_NAME[scenario], patience=PATIENCE)
+            except Failed:
+                return False
+            return True
+
+    found = await asyncio.gather(*(survives(*each) for each in runners))
+    return [scenario for (scenario, _), through in zip(runners, found, strict=True) if through]
+
+
+async def test_the_python_client_needs_each_guard(packages: Path) -> None:
+    runners: list[tuple[str, Runner]] = [
+        (each.scenario, PythonRunner(variant(each.python, packages)))
+        for each in CONTROLS
+        if each.python
+    ]
+    assert await survivors(runners) == []
+
+
+async def test_client_js_needs_each_guard(tmp_path: Path, node: str) -> None:
+    runners: list[tuple[str, Runner]] = []
+    for number, each in enumerate(CONTROLS):
+        if each.js:
+            without = tmp_path / f"{number}.mjs"
+            without.write_text(applied(CLIENT_JS.read_text("utf-8"), each.js))
+            command = [node, str(RUNNER_JS), str(without)]
+            runners.append((each.scenario, ProcessRunner(command)))
+    assert await survivors(runners) == []
