@@ -1,6 +1,6 @@
 # Every target is a thin call of scripts/dev.py, which needs only Python.
 PYTHON ?= python3
-TARGETS = install run test check wheel bench soak lock clean
+TARGETS = install run test check wheel bench bench-peers soak lock clean
 
 .PHONY: help bump-qwen $(TARGETS)
 

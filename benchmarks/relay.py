@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from benchmarks.options import Options
+from benchmarks.rows import Row
 from protocol.ids import RunId, StepId
 from server.agents.relay.rules import Admission
 from server.agents.relay.server import Relay
@@ -53,26 +55,40 @@ class Added(NamedTuple):
         )
 
 
-async def first_token() -> list[Added]:
+def relay_rows(options: Options) -> list[Row]:
+    return [
+        Row(
+            f"relay, added to the first token, {added.size // 1000} kB request",
+            "≤ 2 ms",
+            str(added),
+            added.median <= 0.002,
+            loose="≤ 4 ms",
+            failed=added.median > 0.004,
+        )
+        for added in asyncio.run(first_token(options.size(ROUNDS, 10)))
+    ]
+
+
+async def first_token(rounds: int) -> list[Added]:
     with tempfile.TemporaryDirectory() as folder:
         async with endpoint() as url, Relay(Path(folder), clock=SystemClock()) as relay:
-            return [await measured(relay, url, size) for size in REQUEST_BYTES]
+            return [await measured(relay, url, size, rounds) for size in REQUEST_BYTES]
 
 
-async def measured(relay: Relay, url: str, size: int) -> Added:
+async def measured(relay: Relay, url: str, size: int, rounds: int) -> Added:
     admission = Admission(
         ref=AttemptRef(RunId("bench"), StepId("bench"), 1),
         endpoint=ModelEndpoint(name="bench", base_url=url, api_key="key", model="bench"),
         tools=frozenset(TOOLS),
         answer_tokens=1_000,
-        requests=ROUNDS + WARM,
+        requests=rounds + WARM,
         total_tokens=None,
         answer_bytes=1_000_000,
     )
     given = relay.admit(admission, print)
     near, far = await Line.open(url, "key", size), await Line.open(relay.url, given.token, size)
     added = Added(size, [], [])
-    for number in range(ROUNDS + WARM):
+    for number in range(rounds + WARM):
         direct, relayed = await near.ask(), await far.ask()
         if number >= WARM:
             added.direct.append(direct)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from resource import RUSAGE_CHILDREN, RUSAGE_SELF
 
+from benchmarks.options import Options
 from benchmarks.rows import Row, millis, show
 from server.agents.copies.cache import remove
 from server.agents.copies.seen import look
@@ -23,22 +24,33 @@ FILES = 10_000
 PASSES = 5
 
 
-def snapshot_rows(below: Path | None = None) -> list[Row]:
+def snapshot_rows(options: Options) -> list[Row]:
+    return measured(files=options.size(FILES, 200), passes=options.size(PASSES, 1))
+
+
+def measured(below: Path | None = None, *, files: int = FILES, passes: int = PASSES) -> list[Row]:
     """Interleaved passes; each one checks the tree out, pins it for the first time, pins it again,
     and looks at the copy and the repository twice as an attempt does."""
     with tempfile.TemporaryDirectory(dir=below, ignore_cleanup_errors=True) as folder:
         place = Path(folder).resolve()
-        project = large_tree(place / "project")
+        project = large_tree(place / "project", files)
         took: dict[str, list[float]] = {}
-        for number in range(PASSES):
+        for number in range(passes):
             one_pass(project, place / str(number), took)
     ratio, shown = against(took["first"], took["git"])
     _, busy = against(took["first, CPU"], took["git, CPU"])
     again = statistics.median(took["again"])
     others = ("edited", "restart", "first look", "two looks")
     return [
-        Row(f"git checkout-index, {FILES:,} files", "", millis(took["git"]), True),
-        Row("pin, the first time", "≤ 2 ×", f"{shown}, {millis(took['first'])}", ratio <= 2),
+        Row(f"git checkout-index, {files:,} files", "", millis(took["git"]), True),
+        Row(
+            f"pin of {files:,} files, the first time",
+            "≤ 2 ×",
+            f"{shown}, {millis(took['first'])}",
+            ratio <= 2,
+            loose="≤ 4 ×",
+            failed=ratio > 4,
+        ),
         Row("pin, the first time, CPU", "", f"{busy}, {millis(took['first, CPU'])}", True),
         Row("pin, the same tree again", "≤ 50 ms", millis(took["again"]), again <= 0.05),
         Row("pin, the same tree again, CPU", "", millis(took["again, CPU"]), True),
@@ -85,10 +97,10 @@ def cpu() -> float:
     return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
 
 
-def large_tree(folder: Path) -> Path:
-    """A repository of FILES files in 500 folders with one commit, packed, and at rest."""
+def large_tree(folder: Path, files: int) -> Path:
+    """A repository of so many files in 500 folders with one commit, packed, and at rest."""
     chance = random.Random(1)
-    for number in range(FILES):
+    for number in range(files):
         place = folder / f"package{number % 25}" / f"part{number // 25 % 20}" / f"module{number}.py"
         place.parent.mkdir(parents=True, exist_ok=True)
         lines = range(chance.randint(5, 150))
@@ -105,4 +117,4 @@ def large_tree(folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    show(snapshot_rows(Path(sys.argv[1]) if sys.argv[1:] else None))
+    show(measured(Path(sys.argv[1]) if sys.argv[1:] else None))

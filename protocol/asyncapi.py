@@ -8,7 +8,7 @@ from typing import Any, get_args
 from protocol.commands import Command
 from protocol.field_docs import NO_DOCS, Docs, prose
 from protocol.frames import ControlFrame, FlowRunAck, FlowRunError, StoredFrame
-from protocol.openapi import SCHEMAS, SECURITY
+from protocol.openapi import SCHEMAS, security_schemes
 from protocol.routes import STREAM
 from protocol.schema import SUBPROTOCOL, UNIONS, Components, Schema, close_codes, mapped
 
@@ -29,8 +29,10 @@ Inside `podium.v1` types, fields, codes and values of enums are only added: igno
 know, and count the `seq` of frames that you do not know."""
 
 
-def asyncapi(*, build: str, url: str, docs: Docs = NO_DOCS) -> Schema:
-    """The document. `url` is where the server is asked; `docs` are the texts beside the fields."""
+def asyncapi(*, build: str, cookie: str, url: str, docs: Docs = NO_DOCS) -> Schema:
+    """The document. `url` is where the server is asked, `cookie` the name of the session's there;
+    `docs` are the texts beside the fields."""
+    schemes = _security_schemes(cookie)
     components = Components([*COMMANDS, *FRAMES], SCHEMAS, docs=docs)
     return {
         "asyncapi": VERSION,
@@ -41,24 +43,24 @@ def asyncapi(*, build: str, url: str, docs: Docs = NO_DOCS) -> Schema:
             "license": {"name": "MIT"},
         },
         "defaultContentType": "application/json",
-        "servers": _servers(url),
+        "servers": _servers(url, schemes),
         "channels": {"socket": _socket(), "events": _events()},
         "operations": _operations(),
         "components": {
             "messages": {_type(kind): _message(kind, components) for kind in (*COMMANDS, *FRAMES)},
             "schemas": _schemas(components),
-            "securitySchemes": _security(),
+            "securitySchemes": schemes,
         },
     }
 
 
-def _servers(url: str) -> Schema:
+def _servers(url: str, schemes: Schema) -> Schema:
     """One that speaks WebSocket and one that speaks HTTP, at the same place."""
     scheme, _, place = url.rstrip("/").partition("://")
     host, _, prefix = place.partition("/")
     secure = "s" if scheme == "https" else ""
     path = {"pathname": f"/{prefix}"} if prefix else {}
-    security = [{"$ref": f"#/components/securitySchemes/{name}"} for name in _security()]
+    security = [{"$ref": f"#/components/securitySchemes/{name}"} for name in schemes]
     return {
         name: {
             "host": host,
@@ -159,10 +161,10 @@ def _draft_7(schema: Schema) -> Schema:
     return {**named, "items": schema["prefixItems"], **rest}
 
 
-def _security() -> Schema:
+def _security_schemes(cookie: str) -> Schema:
     """As OpenAPI has it, but that a cookie is a key of HTTP here."""
-    cookie = {**SECURITY["cookie"], "type": "httpApiKey"}
-    return {"bearer": SECURITY["bearer"], "cookie": cookie}
+    schemes = security_schemes(cookie)
+    return {**schemes, "cookie": {**schemes["cookie"], "type": "httpApiKey"}}
 
 
 def _streamed() -> list[Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from protocol.field_docs import NO_DOCS, Docs
 from protocol.route import JSON, OF_RUN, Answer, Parameter, Route, Tag
-from protocol.routes import ROUTES, SESSION_COOKIE
+from protocol.routes import ROUTES
 from protocol.schema import Components, Schema
 
 VERSION = "3.1.1"
@@ -18,7 +18,9 @@ Read-only multi-agent flows, run and watched. Every run is one log of frames; RE
 shows and steers runs, and `GET /api/ws` (see `/asyncapi.json`) carries all of their frames.
 
 Inside `podium.v1` fields, codes and values of enums are only added: ignore what you do not know. \
-A GET may be asked as HEAD. Every error is a JSON object with an `error`."""
+A GET may be asked as HEAD. Every error is a JSON object with an `error`; but a request whose \
+headers are too large is answered 431 and one that comes too slowly 408, both without a body, and \
+the connection ends."""
 TAGS = {
     Tag.RUNS: "Launch, list, show and steer runs, and read their reports.",
     Tag.LOG: "The frames of a run: live, in pages, or as one file.",
@@ -27,15 +29,6 @@ TAGS = {
     Tag.SIGN_IN: "Credentials for browsers and sockets.",
     Tag.USERS: "Who may come in, and what is theirs. For the operator alone.",
     Tag.SERVER: "The server itself.",
-}
-SECURITY: Schema = {
-    "bearer": {"type": "http", "scheme": "bearer", "description": "The user's token."},
-    "cookie": {
-        "type": "apiKey",
-        "in": "cookie",
-        "name": SESSION_COOKIE,
-        "description": "Set by `POST /api/session`; what changes something needs an Origin.",
-    },
 }
 _IN_PATH = re.compile(r"\{(\w+)")
 _RETRY: Schema = {
@@ -52,9 +45,10 @@ _HEADERS: dict[int, Schema] = {
 }
 
 
-def openapi(*, build: str, url: str = "", docs: Docs = NO_DOCS) -> Schema:
+def openapi(*, build: str, cookie: str, url: str = "", docs: Docs = NO_DOCS) -> Schema:
     """The document. `url` is where the server is asked, empty: where the document came from;
-    `docs` are the texts beside the fields."""
+    `cookie` is the name of the session's there; `docs` are the texts beside the fields."""
+    schemes = security_schemes(cookie)
     kinds = [kind for route in ROUTES for kind in _kinds(route)]
     components = Components(kinds, SCHEMAS, docs=docs)
     return {
@@ -68,9 +62,22 @@ def openapi(*, build: str, url: str = "", docs: Docs = NO_DOCS) -> Schema:
         },
         "servers": [{"url": url or "/"}],
         "tags": [{"name": tag.value, "description": TAGS[tag]} for tag in Tag],
-        "security": [{name: []} for name in SECURITY],
+        "security": [{name: []} for name in schemes],
         "paths": _paths(components),
-        "components": {"schemas": components.definitions, "securitySchemes": SECURITY},
+        "components": {"schemas": components.definitions, "securitySchemes": schemes},
+    }
+
+
+def security_schemes(cookie: str) -> Schema:
+    """The ways of signing in; each is enough."""
+    return {
+        "bearer": {"type": "http", "scheme": "bearer", "description": "The user's token."},
+        "cookie": {
+            "type": "apiKey",
+            "in": "cookie",
+            "name": cookie,
+            "description": "Set by `POST /api/session`; what changes something needs an Origin.",
+        },
     }
 
 

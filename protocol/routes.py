@@ -60,8 +60,6 @@ from protocol.users import (
     UserList,
 )
 
-SESSION_COOKIE = "podium_session"
-
 Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
 CursorText = Annotated[str, Meta(pattern=f"^{CURSOR}$", examples=["1:42"])]
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 AGENT = ROOT / "server" / "agents" / "qwen"
+PEERS = ROOT / "benchmarks" / "peers"
 ADDRESS = re.compile(r"^\s*--(?:extra-)?index|://|^(?:-e |file:)|--find-links", re.MULTILINE)
 REGISTRY = re.compile(r"://[\w.-]*(?:registry|pypi|pythonhosted|npm)")
 """The address of a package registry. Which one serves the packages is the machine's to say."""
@@ -22,26 +23,29 @@ EXACT = re.compile(r"\d+\.\d+\.\d+")
 
 
 def problems() -> Iterator[str]:
-    yield from python_lock((ROOT / "requirements.lock").read_text())
-    yield from agent_lock()
+    yield from python_lock("requirements.lock", "make lock")
+    yield from python_lock("benchmarks/peers/peers.lock", "make lock")
+    yield from npm_lock(AGENT)
+    yield from npm_lock(PEERS)
     yield from named_machines()
     if "make test" not in (ROOT / ".ci" / "run").read_text():
         yield ".ci/run does not call `make test`"
 
 
-def python_lock(text: str) -> Iterator[str]:
+def python_lock(name: str, mending: str) -> Iterator[str]:
     """Every pinned package has a hash, and nothing says where it comes from."""
+    text = (ROOT / name).read_text()
     if ADDRESS.search(text):
-        yield "requirements.lock holds an address; run `make lock`"
+        yield f"{name} holds an address; run `{mending}`"
     for entry in re.split(r"\n(?=\w)", text):
         if "--hash=sha256:" not in entry:
-            yield f"requirements.lock has no hash for {entry.split()[0]}; run `make lock`"
+            yield f"{name} has no hash for {entry.split()[0]}; run `{mending}`"
 
 
-def agent_lock() -> Iterator[str]:
-    """qwen is pinned to one version, and npm's lock has its hash and no address."""
-    pins = json.loads((AGENT / "package.json").read_text())["dependencies"]
-    packages = json.loads((AGENT / "package-lock.json").read_text())["packages"]
+def npm_lock(folder: Path) -> Iterator[str]:
+    """A package is pinned to one version, and npm's lock has its hash and no address."""
+    pins = json.loads((folder / "package.json").read_text())["dependencies"]
+    packages = json.loads((folder / "package-lock.json").read_text())["packages"]
     for name, pin in pins.items():
         if not EXACT.fullmatch(pin):
             yield f"package.json must pin {name} to one version, not {pin}"

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,6 +29,9 @@ BUILD = ROOT / "build"
 LOCK = ROOT / "requirements.lock"
 AGENT = ROOT / "server" / "agents" / "qwen"
 AGENT_FILES = ("package.json", "package-lock.json")
+PEERS = ROOT / "benchmarks" / "peers"
+PEER_LOCK = PEERS / "peers.lock"
+INSTALLED_PEERS = BUILD / "peers"
 STAMP = VENV / ".podium-installed"
 CHECKS = ROOT / "scripts" / "checks.py"
 MIN_PYTHON = (3, 11)
@@ -39,7 +42,12 @@ QWEN = "@qwen-code/qwen-code"
 EXACT = re.compile(r"\d+\.\d+\.\d+")
 CONTRACT = ("-m", "real_agent", "tests/contract", "--ignore=tests/contract/test_bump_qwen.py")
 """The measurement compares with the pinned version by itself, and prints more."""
-DEBIAN = {"bwrap": "bubblewrap", "chromium": "chromium", "git": "git", "openssl": "openssl"}
+DEBIAN = {
+    "bwrap": "bubblewrap", "chromium": "chromium", "git": "git", "nginx": "nginx",
+    "openssl": "openssl",
+}  # fmt: skip
+POLICY = Path("/usr/sbin/policy-rc.d")
+"""Debian asks it before a package that was installed starts its service; 101 is no."""
 FONTS = "fonts-dejavu-core"
 VENV_PACKAGE = "python3-venv"
 IMPATIENT = ("--fetch-retries=2", "--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=1000")
@@ -71,7 +79,7 @@ environment:
   PODIUM_SKIP_APT=1  install none of Debian's packages
   PODIUM_SOAK_HOURS=8
                      how long the longest of `soak` goes on
-  CI=true            `test` refuses to start without Chromium and bubblewrap
+  CI=true            `test` refuses to start without Chromium, bubblewrap and nginx
   PODIUM_NO_SKIPS=1  a skipped test is a failed one"""
 
 
@@ -153,21 +161,41 @@ def wheel(arguments: Sequence[str]) -> None:
 
 
 def bench(arguments: Sequence[str]) -> None:
-    """measure; prints ratios and figures"""
+    """measure; --help says what there is"""
     install([])
     run(str(PYTHON), "-m", "benchmarks", *arguments)
 
 
+def bench_peers(arguments: Sequence[str]) -> None:
+    """install what the benchmarks compare with, pinned, below build/"""
+    install([])
+    node = INSTALLED_PEERS / "node"
+    node.mkdir(parents=True, exist_ok=True)
+    for name in AGENT_FILES:
+        shutil.copy(PEERS / name, node / name)
+    say("installing Node's peers")
+    npm(VENV, node, "ci")
+    python = INSTALLED_PEERS / "venv" / "bin" / "python"
+    if not runs(python, "import pip"):
+        run(sys.executable, "-m", "venv", "--clear", str(python.parents[1]))
+    say("installing Python's peers")
+    hashed = ("--require-hashes", "-r", str(PEER_LOCK))
+    run(str(python), "-m", "pip", "--disable-pip-version-check", "install", *hashed, "-qq")
+    say("`make bench` measures them, too, from now on")
+
+
 def lock(arguments: Sequence[str]) -> None:
-    """resolve the dependencies anew into requirements.lock"""
+    """resolve the dependencies anew, into requirements.lock and the peers' lock"""
     # Of what is installed it needs uv alone, so it also mends a lock that is lost or broken.
     if not (BIN / "uv").exists():
         install([])
-    run(
-        str(BIN / "uv"), "pip", "compile", "pyproject.toml", "--all-extras", "--universal",
-        "--python-version", "3.11", "--generate-hashes", "--no-annotate", "--no-header",
-        "--no-emit-index-url", "--no-emit-find-links", "--quiet", "-o", str(LOCK), *arguments,
-    )  # fmt: skip
+    peers = PEERS / "peers.in"
+    for source, locked in ((["pyproject.toml", "--all-extras"], LOCK), ([str(peers)], PEER_LOCK)):
+        run(
+            str(BIN / "uv"), "pip", "compile", *source, "--universal",
+            "--python-version", "3.11", "--generate-hashes", "--no-annotate", "--no-header",
+            "--no-emit-index-url", "--no-emit-find-links", "--quiet", "-o", str(locked), *arguments,
+        )  # fmt: skip
     run(str(PYTHON), str(CHECKS))
 
 
@@ -210,12 +238,13 @@ TARGETS = {
     "check": check,
     "wheel": wheel,
     "bench": bench,
+    "bench-peers": bench_peers,
     "soak": soak,
     "bump-qwen": bump_qwen,
     "lock": lock,
     "clean": clean,
 }
-BARE = ("install", "check", "wheel", "clean")
+BARE = ("install", "check", "wheel", "bench-peers", "clean")
 """These pass nothing on: what follows them is a mistake, to be told and not dropped."""
 
 
@@ -336,7 +365,9 @@ def node_major(node: str) -> int:
 
 
 def missing_packages() -> list[str]:
-    missing = [package for program, package in DEBIAN.items() if shutil.which(program) is None]
+    # An ordinary user's PATH often lacks the folder of programs for administrators.
+    path = os.pathsep.join([*os.get_exec_path(), "/usr/sbin"])
+    missing = [name for program, name in DEBIAN.items() if shutil.which(program, path=path) is None]
     if importlib.util.find_spec("ensurepip") is None and not PYTHON.exists():
         missing.append(VENV_PACKAGE)
     return missing
@@ -357,9 +388,26 @@ def install_debian_packages() -> None:
     try:
         run(apt, "update", "-qq", environment=quiet)
         wanted = [*missing, *fonts]
-        run(apt, "install", "-qq", "-y", "--no-install-recommends", *wanted, environment=quiet)
+        with starting_no_service():
+            run(apt, "install", "-qq", "-y", "--no-install-recommends", *wanted, environment=quiet)
     except Stop as failure:
         say(f"{failure}; going on without {' '.join(missing)}")
+    if "nginx" in missing and Path("/run/systemd/system").exists():
+        failure_of(run, "systemctl", "disable", "--quiet", "nginx")
+
+
+@contextlib.contextmanager
+def starting_no_service() -> Iterator[None]:
+    """The tests start nginx themselves: the machine's own port 80 stays as it is."""
+    if POLICY.exists():  # the machine has its own rule, as every container does
+        yield
+        return
+    POLICY.write_text("#!/bin/sh\nexit 101\n")
+    POLICY.chmod(0o755)
+    try:
+        yield
+    finally:
+        POLICY.unlink()
 
 
 def require_debian_packages() -> None:

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from flows import registry
 from protocol.rest import AgentState, Alive, Draining, Ready
 from server import __version__
+from server.addresses import path_of
 from server.agent import agent_of
 from server.agents.copies.trees import PinnedTrees
 from server.channel.commands import Commands
@@ -33,6 +34,7 @@ from server.http.contracts import contract_routes, documents
 from server.http.entrance import Entrance
 from server.http.log import LogRoutes
 from server.http.peers import Peers
+from server.http.public import BelowPath
 from server.http.rest import Rest
 from server.http.sessions import Sessions
 from server.http.sign_in import SignIn, local_token, places_of
@@ -321,6 +323,7 @@ def _assemble(
         Mount("/", _Page(directory=WEB, html=True, check_dir=False)),
     ]
     app = Starlette(routes=routes)
+    app.add_middleware(BelowPath, path=path_of(settings.public_url))
     app.add_middleware(SafeHeaders)
     app.state.rates = rates
     return Podium(

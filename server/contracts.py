@@ -16,6 +16,7 @@ from protocol.openapi import openapi
 from protocol.schema import wire_schema
 from protocol.typescript import typescript
 from server import __version__
+from server.http.public import SessionCookie
 
 NOWHERE = "http://127.0.0.1:8765"
 """The usual address, for a document that no server has served."""
@@ -39,13 +40,15 @@ def json_schema() -> bytes:
 @lru_cache(maxsize=8)
 def openapi_json(url: str = "") -> bytes:
     """`url` is where browsers ask this server; empty: where the document comes from."""
-    return _json(openapi(build=__version__, url=url, docs=field_docs()))
+    cookie = _cookie(url)
+    return _json(openapi(build=__version__, cookie=cookie, url=url, docs=field_docs()))
 
 
 @lru_cache(maxsize=8)
 def asyncapi_json(url: str = NOWHERE) -> bytes:
     """AsyncAPI has no word for the place where a document comes from: it needs an address."""
-    return _json(asyncapi(build=__version__, url=url, docs=field_docs()))
+    cookie = _cookie(url)
+    return _json(asyncapi(build=__version__, cookie=cookie, url=url, docs=field_docs()))
 
 
 def types() -> bytes:
@@ -59,6 +62,10 @@ CONTRACTS: dict[str, Callable[[], bytes]] = {
     "typescript": types,
 }
 """What `podium schema` prints, by name."""
+
+
+def _cookie(url: str) -> str:
+    return SessionCookie(url).public.name
 
 
 def _json(document: object) -> bytes:

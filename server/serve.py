@@ -19,6 +19,7 @@ from server import logs
 from server.app import Podium, opened
 from server.channel.ws_check import misfit
 from server.channel.ws_protocol import PaneConfig, PaneProtocol
+from server.http.bounded import HEAD_BYTES, bounded
 from server.http.sign_in import local_token
 from server.limits import LimitSettings
 from server.local import ServerFile
@@ -76,9 +77,11 @@ async def serve(settings: Settings, *, projects: Sequence[str], with_parent: boo
 async def _serve(
     settings: Settings, server: "Server", listener: socket.socket, *, token: str
 ) -> None:
-    url = settings.public_url or _address(settings, listener)
+    own = _address(settings, listener)
+    url = settings.public_url.rstrip("/") or own
     place = ServerFile(
-        url=_address(settings, listener),
+        url=own,
+        page=url,
         token=token,
         pid=os.getpid(),
         containment=settings.containment,
@@ -108,15 +111,17 @@ async def configured(
         app,
         log_config=None,
         access_log=False,
-        # Whose word is taken on who asks is in the settings, and nowhere else.
-        proxy_headers=False,
         lifespan="off",
+        http=bounded(),  # type: ignore[arg-type] # it is called, and nothing else
+        h11_max_incomplete_event_size=2 * HEAD_BYTES,
         ws=PaneProtocol if fault is None else "websockets-sansio",
         ws_max_size=MAX_MESSAGE,
         ws_per_message_deflate=False,
         ws_ping_interval=PING_SECONDS,
         ws_ping_timeout=PONG_SECONDS,
         timeout_graceful_shutdown=grace_seconds,
+        # Else whoever asks from loopback could choose the address and the scheme that we see.
+        proxy_headers=False,
         server_header=False,
     )
     config.max_fragments = limits.fragments

@@ -46,12 +46,19 @@ class Delivery:
     """The subscriptions of one socket. `wake` is called when there may be something to send."""
 
     def __init__(
-        self, connection: Connection, *, store: Store, hub: Hub, wake: Callable[[], None]
+        self,
+        connection: Connection,
+        *,
+        store: Store,
+        hub: Hub,
+        wake: Callable[[], None],
+        express: Callable[[Batch], bool] = lambda batch: False,
     ) -> None:
         self._connection = connection
         self._store = store
         self._hub = hub
         self._wake = wake
+        self._express = express
         self.index = Index(store=store, hub=hub, wake=wake)
         self._opening: Counter[RunId] = Counter()
         """Subscriptions that are registered and not begun."""
@@ -74,7 +81,7 @@ class Delivery:
         run_id = record.run.id
         self._connection.check_room(run_id)
         self._opening[run_id] += 1
-        self._hub.listen(run_id, self._note)
+        self._hub.listen(run_id, self._published)
         try:
             log = await self._log(run_id)
             state = LogState(log.gen, log.head, log.floor, log.bases)
@@ -123,7 +130,18 @@ class Delivery:
         if self._opening[run_id] <= 0:
             del self._opening[run_id]
             if run_id not in self._connection.following:
-                self._hub.forget(run_id, self._note)
+                self._hub.forget(run_id, self._published)
+
+    def _published(self, run_id: RunId) -> None:
+        """Who has all that came before, and whose socket takes it, gets it at once."""
+        following = self._connection.following.get(run_id)
+        if following is not None and following.live and not self._due and not self._behind:
+            batch = self._hub.after(run_id, following.sent, outline=following.outline)
+            if batch is not None and not batch.cut and self._express(batch):
+                self._lagging.discard(run_id)
+                following.take(batch.last, batch.shown)
+                return
+        self._note(run_id)
 
     def _note(self, run_id: RunId) -> None:
         self._due[run_id] = None

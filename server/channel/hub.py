@@ -45,16 +45,17 @@ class Ring:
         self.bytes = 0
 
     def after(self, seq: Seq, *, outline: bool) -> Batch | None:
+        batch = self._newest.get(outline)
+        if batch is not None and batch.after == seq:
+            return batch
         if not self.entries or self.entries[0].seq > seq + 1:
             return None
         if seq >= self.entries[-1].seq:
             return batch_of(seq, (), outline=outline, cut=False)
-        batch = self._newest.get(outline)
-        if batch is None or batch.after != seq:
-            page, cut = page_of(self._since(seq))
-            batch = batch_of(seq, page, outline=outline, cut=cut)
-            if not cut:
-                self._newest[outline] = batch
+        page, cut = page_of(self._since(seq))
+        batch = batch_of(seq, page, outline=outline, cut=cut)
+        if not cut:
+            self._newest[outline] = batch
         return batch
 
     def _since(self, seq: Seq) -> Iterator[LogEntry]:

@@ -52,7 +52,16 @@ class Outbox(Protocol):
         ...
 
 
-def outbox_of(websocket: WebSocket, stall_seconds: float, traffic: Traffic) -> Outbox:
+class SocketOutbox(Outbox, Protocol):
+    """The outbox of a socket, which may be free to take something at once."""
+
+    def express(self, batch: Batch) -> bool:
+        """Write a batch at once, when nothing waits and the peer has taken all; False, and nothing
+        done, otherwise."""
+        ...
+
+
+def outbox_of(websocket: WebSocket, stall_seconds: float, traffic: Traffic) -> SocketOutbox:
     """The outbox that the server under this socket allows; what leaves is counted in `traffic`."""
     wire = websocket.scope.get("extensions", {}).get(EXTENSION)
     if isinstance(wire, PaneProtocol):
@@ -103,6 +112,20 @@ class FramedOutbox:
             self._traffic.bytes += len(data)
         except Gone as error:
             raise WebSocketDisconnect(1006) from error
+
+    def express(self, batch: Batch) -> bool:
+        if self._pieces:
+            return False
+        if not batch.wire:
+            return True
+        try:
+            if not self._wire.write_frame(batch.wire):
+                return False
+        except Gone:
+            return False  # the writer finds out, and says so
+        self._traffic.frames += len(batch.payloads)
+        self._traffic.bytes += len(batch.wire)
+        return True
 
     async def _drain(self) -> None:
         """Wait until the peer has made room. Slow is not stalled: any byte starts the time anew."""
@@ -158,6 +181,10 @@ class MessageOutbox:
                 self._traffic.bytes += len(payload)
             except TimeoutError:
                 raise Stalled from None
+
+    def express(self, batch: Batch) -> bool:
+        """ASGI only takes a message from a task."""
+        return False
 
     def abort(self) -> None:
         """ASGI has no such event."""

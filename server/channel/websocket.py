@@ -31,7 +31,7 @@ from server.http.sign_in import Refused, SignIn
 from server.http.tickets import Tickets
 from server.limits import HEARTBEAT_SECONDS, LimitSettings, most_sockets, wire_limits
 from server.logs import logger
-from server.ports import Clock, Hub, Store, StoreUnavailable
+from server.ports import Batch, Clock, Hub, Store, StoreUnavailable
 from server.stopping import Gate, return_times
 from server.users.deeds import tell_command, tell_sign_in
 from server.users.directory import Guest
@@ -248,11 +248,15 @@ class Session:
         )
         self._traffic = traffic
         self._wake = Flag()
-        self._delivery = Delivery(self._connection, store=store, hub=hub, wake=self._wake.set)
+        self._delivery = Delivery(
+            self._connection, store=store, hub=hub, wake=self._wake.set, express=self._express
+        )
         self._control: deque[ControlFrame] = deque()
         self._leaving: list[Command] = []
         """Those whose answers wait to leave."""
         self._closing: CloseCode | None = None
+        self._resting = False
+        """Whether the writer waits for something to do."""
 
     @property
     def subscriptions(self) -> int:
@@ -379,11 +383,20 @@ class Session:
             self._leaving.append(command)
             self._wake.set()
 
+    def _express(self, batch: Batch) -> bool:
+        """Write here and now what a reader that has everything else is to get: the writer need not
+        wake up for it. False when anything else comes first."""
+        if not self._resting or self._control or self._closing or self._wake.is_set():
+            return False
+        return self._outbox.express(batch)
+
     async def _write(self) -> None:
         """The one writer of the socket: control frames first, then a page of each run in turn. What
         one round has leaves together."""
         while True:
+            self._resting = True
             await self._wake.wait()
+            self._resting = False
             self._wake.clear()
             more = True
             while more:

@@ -35,6 +35,7 @@ SHUTDOWN_SECONDS = 0.5
 INVALID_TEXT = 1007
 AT_ONCE = struct.pack("ii", 1, 0)
 """As SO_LINGER: closing waits for nothing, and resets the peer."""
+BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 _DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 
@@ -123,6 +124,14 @@ class PaneProtocol(WebSocketsSansIOProtocol):
 
     # --- uvicorn's protocol ----------------------------------------------------------------------
 
+    def data_received(self, data: bytes) -> None:
+        self.heard = True
+        super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.handshake_initiated:
+            # Headers that websockets does not take. Its answer is made; uvicorn leaves it there.
+            self.transport.write(b"".join(self.conn.data_to_send()) or BAD_REQUEST)
+            self.transport.close()
+
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
         if hasattr(self, "scope"):  # not after a refused handshake
@@ -175,10 +184,6 @@ class PaneProtocol(WebSocketsSansIOProtocol):
             self.read_paused = False
             self.transport.resume_reading()
         self._free_in(LINGER_SECONDS)
-
-    def data_received(self, data: bytes) -> None:
-        self.heard = True
-        super().data_received(data)
 
     def send_keepalive_ping(self) -> None:
         self.heard = False

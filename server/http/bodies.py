@@ -1,8 +1,9 @@
 """Bodies of requests: bounded, and JSON by what they say of themselves."""
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from protocol.errors import ErrorCode, ProtocolError
+from protocol.rest import INVALID_BODY, InvalidRequest
 from server.http.sign_in import Refused
 
 MAX_BODY = 1024 * 1024
@@ -18,13 +19,23 @@ async def json_body(request: Request) -> bytes:
             f"the body is `{kind[:100]}`",
             hint="send JSON with Content-Type: application/json",
         )
+    if int(request.headers.get("content-length", "0")) > MAX_BODY:
+        raise _too_large()
     chunks: list[bytes] = []
     size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > MAX_BODY:
-            raise ProtocolError(
-                ErrorCode.TOO_LARGE, f"the body is larger than {MAX_BODY} bytes", field="body"
-            )
-        chunks.append(chunk)
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > MAX_BODY:
+                raise _too_large()
+            chunks.append(chunk)
+    except ClientDisconnect:
+        # Nobody reads this; but it is no failure of ours.
+        raise InvalidRequest(INVALID_BODY, ["the body has no end"], {}) from None
     return b"".join(chunks) or b"{}"
+
+
+def _too_large() -> ProtocolError:
+    return ProtocolError(
+        ErrorCode.TOO_LARGE, f"the body is larger than {MAX_BODY} bytes", field="body"
+    )

@@ -31,7 +31,7 @@ from server.limits import LimitSettings
 from server.ports import AgentFrame, AgentOrder, AgentResult, Emit
 from server.settings import EndpointSettings, Settings
 from server.stores.sqlite import FILE, SqliteStore
-from tests.chaos.broken import GUARDS
+from tests.chaos.broken import GUARDS, OF_STRANGERS
 from tests.chaos.places import Lateness
 from tests.fakes.agent import FakeAgent
 from tests.server.harness import TOKEN
@@ -63,8 +63,10 @@ class Told(Struct, frozen=True, kw_only=True):
     boot_id: str | None = None
     """None is the machine's own."""
     without: str | None = None
-    """The guard that is taken away, of `broken.GUARDS`."""
+    """The guard that is taken away, of `broken.GUARDS` and `broken.OF_STRANGERS`."""
     settings: dict[str, Any] = {}
+    # The tests have one user for all their sockets.
+    limits: LimitSettings = LimitSettings(sockets_per_user=1_000)
 
 
 class State(Struct, frozen=True, kw_only=True):
@@ -169,7 +171,7 @@ def prepare(told: Told) -> None:
     patches = pytest.MonkeyPatch()
     change = patches.setattr
     if told.without is not None:
-        GUARDS[told.without](patches)
+        {**GUARDS, **OF_STRANGERS}[told.without](patches)
     change(engine, "MAX_CRASHES", 1_000_000)
     if told.boot_id is not None:
         change(product, "boot_id", lambda: told.boot_id)
@@ -194,8 +196,7 @@ def main() -> int:
         "token": TOKEN,
         "endpoints": {"default": endpoint},
         "log_level": "warning",
-        # The tests have one user for all their sockets.
-        "limits": LimitSettings(sockets_per_user=1_000),
+        "limits": told.limits,
     }
     settings = Settings(**(usual | told.settings))
     return asyncio.run(serve.serve(settings, projects=[told.project], with_parent=True))

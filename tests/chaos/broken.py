@@ -6,14 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from websockets.server import ServerProtocol
 
 from protocol.frames import FlowRunHeartbeat
 from protocol.ids import RunId
 from protocol.states import StepStatus
+from server import serve
 from server.channel import delivery, websocket
 from server.channel.hub import MemoryHub
 from server.channel.outbox import FramedOutbox
-from server.channel.ws_protocol import PaneProtocol
+from server.channel.ws_protocol import CountingServer, PaneProtocol
+from server.http import bounded
 from server.ports import AttemptRef, LogEntry
 from server.stores import sqlite
 from server.stores.writer import Tick, Writer
@@ -100,6 +103,32 @@ def say_no_heads(change: pytest.MonkeyPatch) -> None:
     change.setattr(delivery, "FlowRunHeartbeat", headless)
 
 
+def take_any_fragments(change: pytest.MonkeyPatch) -> None:
+    """A message may come in as many parts as a stranger likes."""
+    _trust_the_protocol(change)
+    change.setattr(CountingServer, "recv_frame", ServerProtocol.recv_frame)
+
+
+def take_any_text(change: pytest.MonkeyPatch) -> None:
+    """uvicorn finds out itself that a text is none, and says so at length."""
+    _trust_the_protocol(change)
+    change.setattr(PaneProtocol, "_readable", lambda it: True)
+
+
+def take_any_headers(change: pytest.MonkeyPatch) -> None:
+    """Headers are kept for as long as they come."""
+    change.setattr(bounded, "HEAD_BYTES", 1_000_000_000)
+
+
+def _trust_the_protocol(change: pytest.MonkeyPatch) -> None:
+    """The check of the start sees that a guard is gone, and would use uvicorn's own protocol."""
+
+    async def fits() -> None:
+        return None
+
+    change.setattr(serve, "misfit", fits)
+
+
 GUARDS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "commit before publish": publish_first,
     "abort": never_abort,
@@ -109,3 +138,9 @@ GUARDS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "register first": register_late,
     "heartbeat heads": say_no_heads,
 }
+OF_STRANGERS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
+    "fragments": take_any_fragments,
+    "UTF-8": take_any_text,
+    "headers": take_any_headers,
+}
+"""Guards against whoever breaks the rules of the protocols."""

@@ -72,9 +72,9 @@ def test_every_method_that_is_replaced_is_there_and_called_alike() -> None:
         if inspect.isfunction(value) and name in vars(WebSocketsSansIOProtocol)
     }
     assert own == {
-        "__init__", "handle_connect", "handle_ping", "send_receive_event_to_app",
+        "__init__", "data_received", "handle_connect", "handle_ping", "send_receive_event_to_app",
         "handle_parser_exception", "keepalive_timeout", "shutdown", "send", "on_task_complete",
-        "data_received", "send_keepalive_ping",
+        "send_keepalive_ping",
     }  # fmt: skip
     for name in own - {"__init__"}:
         taken = list(inspect.signature(getattr(PaneProtocol, name)).parameters)

@@ -16,7 +16,8 @@ READY_SECONDS = 20.0
 
 
 class Server:
-    """`podium serve` on a free port; it can be killed, and started again where it was."""
+    """`podium serve`, on a free port where it is 0; it can be killed, and started again where it
+    was."""
 
     def __init__(
         self,
@@ -24,6 +25,7 @@ class Server:
         project: Path,
         environment: Mapping[str, str],
         *,
+        port: int = 0,
         log: Path | None = None,
     ) -> None:
         """`log` is where its standard error goes, if not to the test's own."""
@@ -31,11 +33,12 @@ class Server:
         self.data = data
         self.project = project
         self._environment = dict(environment)
+        self._port = port
         self.process: asyncio.subprocess.Process | None = None
         self.place: ServerFile | None = None
 
     async def start(self) -> ServerFile:
-        port = urlsplit(self.place.url).port if self.place else 0
+        port = urlsplit(self.place.url).port if self.place else self._port
         with ExitStack() as opened:
             log = None if self.log is None else opened.enter_context(self.log.open("ab"))
             self.process = await asyncio.create_subprocess_exec(
@@ -72,9 +75,14 @@ class Server:
 
 @asynccontextmanager
 async def podium(
-    data: Path, project: Path, environment: Mapping[str, str], *, log: Path | None = None
+    data: Path,
+    project: Path,
+    environment: Mapping[str, str],
+    *,
+    port: int = 0,
+    log: Path | None = None,
 ) -> AsyncIterator[Server]:
-    server = Server(data, project, environment, log=log)
+    server = Server(data, project, environment, port=port, log=log)
     await server.start()
     try:
         yield server

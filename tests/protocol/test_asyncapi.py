@@ -15,11 +15,11 @@ from protocol.asyncapi import asyncapi
 from protocol.commands import Command
 from protocol.errors import CloseCode
 from protocol.frames import ControlFrame, StoredFrame
-from protocol.routes import SESSION_COOKIE, STREAM
+from protocol.routes import STREAM
 from tests.protocol.golden import stored_lines
 from tests.protocol.references import dangling, resolved
 
-DOCUMENT = asyncapi(build="1.2.3", url="http://127.0.0.1:8765")
+DOCUMENT = asyncapi(build="1.2.3", cookie="c", url="http://127.0.0.1:8765")
 MESSAGES = DOCUMENT["components"]["messages"]
 GOLDEN = [
     json.loads(line) for line in [*stored_lines("frames.jsonl"), *stored_lines("commands.jsonl")]
@@ -123,7 +123,7 @@ def test_how_a_socket_is_opened() -> None:
     assert set(socket["x-close-codes"]) == {str(code.value) for code in CloseCode}
     schemes = DOCUMENT["components"]["securitySchemes"]
     assert schemes["bearer"]["scheme"] == "bearer"
-    assert (schemes["cookie"]["type"], schemes["cookie"]["name"]) == ("httpApiKey", SESSION_COOKIE)
+    assert (schemes["cookie"]["type"], schemes["cookie"]["name"]) == ("httpApiKey", "c")
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_how_a_socket_is_opened() -> None:
     ],
 )
 def test_the_address(url: str, protocol: str, host: str, prefix: str | None) -> None:
-    servers = asyncapi(build="1", url=url)["servers"]
+    servers = asyncapi(build="1", cookie="c", url=url)["servers"]
     assert (servers["socket"]["protocol"], servers["socket"]["host"]) == (protocol, host)
     assert servers["socket"].get("pathname") == prefix
     assert servers["events"]["protocol"] == protocol.replace("ws", "http")

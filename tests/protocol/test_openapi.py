@@ -22,7 +22,7 @@ from protocol.route import JSON, Answer, Route, Tag
 from protocol.routes import ROUTES
 from tests.protocol.references import dangling
 
-DOCUMENT = openapi(build="1.2.3")
+DOCUMENT = openapi(build="1.2.3", cookie="c")
 SCHEMAS = DOCUMENT["components"]["schemas"]
 OFFICIAL = json.loads((Path(__file__).parent / "openapi-3.1.json").read_text("utf-8"))
 PROJECT = "6f1c2d3e-4b5a-4968-8776-95a4b3c2d1e0"
@@ -63,10 +63,11 @@ def tags() -> list[str]:
     return [tag["name"] for tag in DOCUMENT["tags"]]
 
 
-def test_build_and_address_are_those_given() -> None:
+def test_build_cookie_and_address_are_those_given() -> None:
     assert DOCUMENT["info"]["version"] == "1.2.3"
+    assert DOCUMENT["components"]["securitySchemes"]["cookie"]["name"] == "c"
     assert DOCUMENT["servers"] == [{"url": "/"}]
-    public = openapi(build="1", url="https://example.org/podium")
+    public = openapi(build="1", cookie="c", url="https://example.org/podium")
     assert public["servers"] == [{"url": "https://example.org/podium"}]
 
 

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
+from urllib.parse import urlsplit
 
 from jsonschema import Draft7Validator, Draft202012Validator
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -30,6 +31,7 @@ class RestContract:
     def __init__(self, data: bytes) -> None:
         document = closed(json.loads(data))
         self._schemas = document["components"]["schemas"]
+        self._below = urlsplit(document["servers"][0]["url"]).path.rstrip("/")
         self._operations = {
             (method.upper(), path): operation["responses"]
             for path, item in document["paths"].items()
@@ -41,7 +43,8 @@ class RestContract:
     def check(self, method: str, path: str, status: int, media: str, body: bytes) -> None:
         """Raises Fault for an answer that the document does not have. A path that it does not name
         is that of a file of the page, or of nothing."""
-        template = next((name for form, name in self._paths if form.fullmatch(path)), None)
+        own = path.removeprefix(self._below)
+        template = next((name for form, name in self._paths if form.fullmatch(own)), None)
         if template is None:
             return
         place = f"{method} {template}: {status} {media}"
@@ -168,7 +171,7 @@ class _Seen:
 
     def __init__(self, scope: Scope) -> None:
         self.method = scope.get("method", "GET")
-        self.path = scope["path"].removeprefix(scope.get("root_path", ""))
+        self.path = scope["path"]
         self.status = 0
         self.media = ""
         self.complete = False

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from tests.server.harness import TOKEN, WAIT_SECONDS
 
-TEXT, CONTINUATION, CLOSE, PING, PONG = 0x1, 0x0, 0x8, 0x9, 0xA
+TEXT, BINARY, CONTINUATION, CLOSE, PING, PONG = 0x1, 0x2, 0x0, 0x8, 0x9, 0xA
 SMALL = 4_096
 SO_ATTACH_FILTER, BPF_RETURN = 26, 0x06
 """A socket's own packet filter (socket(7)); a program that returns 0 keeps nothing."""

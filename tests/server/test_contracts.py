@@ -14,12 +14,12 @@ from starlette.staticfiles import StaticFiles
 
 from protocol.route import JSON, OF_RUN
 from protocol.route import Route as Told
-from protocol.routes import ROUTES, SESSION_COOKIE
+from protocol.routes import ROUTES
 from server.cli import main
 from server.contracts import CONTRACTS
-from server.http import rest, sign_in
+from server.http import rest
 from tests.server.contracts import Fault, rest_contract, socket_contract
-from tests.server.harness import House, house
+from tests.server.harness import TOKEN, House, house
 
 MISSING = "00000000-0000-4000-8000-000000000000"
 
@@ -203,8 +203,24 @@ async def test_a_plan_with_a_value_nested_too_deeply_is_refused(home: House, lev
     assert answer.json()["error"] == "invalid body"
 
 
-def test_the_cookie_is_the_one_that_signs_in() -> None:
-    assert SESSION_COOKIE == sign_in.COOKIE
+@pytest.mark.parametrize("public", ["", "https://example.org", "https://example.org/podium"])
+async def test_the_cookie_is_the_one_that_is_set(tmp_path: Path, public: str) -> None:
+    async with house(tmp_path, public_url=public) as home:
+        origin = {"Origin": "https://example.org"} if public else {}
+        opened = await home.http.post("/api/session", json={"token": TOKEN}, headers=origin)
+        for path in ("/openapi.json", "/asyncapi.json"):
+            document = (await home.http.get(path)).json()
+            told = document["components"]["securitySchemes"]["cookie"]["name"]
+            assert opened.headers["set-cookie"].startswith(f"{told}=")
+
+
+async def test_answers_below_the_path_of_the_public_address_are_checked(tmp_path: Path) -> None:
+    with pytest.raises(Fault, match="GET /api/flows: 500"):
+        async with house(tmp_path, public_url="https://example.org/podium") as home:
+            assert (await home.http.get("/podium/api/flows")).status_code == 200
+            contract = home.watched.contract
+            assert contract is not None
+            contract.check("GET", "/podium/api/flows", 500, JSON, b"{}")
 
 
 @pytest.mark.parametrize("form", CONTRACTS)
