@@ -94,19 +94,21 @@ def host_of(server: Served) -> str:
 async def attack(server: Served, *, part: float, seed: int) -> None:
     """All kinds of bad sessions, each answered as it must be; `part` of the full numbers."""
     host = host_of(server)
-    kinds: list[Iterable[Case]] = [
-        frame_sessions(host, round(FRAMES * part), seed=seed),
-        handshake_sessions(host, round(HANDSHAKES * part), seed=seed),
-        message_sessions(host, round(MESSAGES * part), seed=seed),
-        request_sessions(host, round(REQUESTS * part), seed=seed),
+    # Bodies of megabytes come first, and few at once: what the allocator keeps of them for a while
+    # is another thing than what is never given back.
+    requests = request_sessions(host, round(REQUESTS * part), seed=seed)
+    floods = fragment_sessions(host, max(2, round(FLOODS * part)), each=FRAGMENTS)
+    kinds: list[tuple[Iterable[Case], int]] = [
+        (requests, 4),
+        (floods, 4),
+        (frame_sessions(host, round(FRAMES * part), seed=seed), AT_ONCE),
+        (handshake_sessions(host, round(HANDSHAKES * part), seed=seed), AT_ONCE),
+        (message_sessions(host, round(MESSAGES * part), seed=seed), AT_ONCE),
     ]
-    for cases in kinds:
-        struck = await strike(server.port, cases, at_once=AT_ONCE)
+    for cases, at_once in kinds:
+        struck = await strike(server.port, cases, at_once=at_once, whole=cases is floods)
         assert struck.sessions > 0
         assert struck.wrong == []
-    floods = fragment_sessions(host, max(2, round(FLOODS * part)), each=FRAGMENTS)
-    struck = await strike(server.port, floods, at_once=4, whole=True)
-    assert struck.wrong == []
     await ask_for_nothing(server, round(PATHS * part))
 
 
@@ -173,7 +175,8 @@ async def test_nothing_that_comes_breaks_the_server(tmp_path: Path) -> None:
             await attack(server, part=1.0, seed=2)
         assert talking.result() == 4429
         after = await calm(server, before)
-        assert after.memory - before.memory <= MEMORY
+        grown = after.memory - before.memory
+        assert grown <= MEMORY, f"{grown:,} bytes more than before"
     assert await server.said() == "", "no stranger fills the log"
 
 

@@ -446,13 +446,14 @@ COMMANDS = [
         "nobody waits for ever: no answer",
         (
             *greets(),
+            *quiet(),
             launch("it", key="k"),
             Expect({"type": "launch"}),
             Hears("it"),
             LAUNCHED,
         ),
         answers={"it": {"error": "timeout"}},
-        options={"launch_seconds": 0.05},
+        options={"launch_seconds": 0.5},
     ),
     Scenario(
         "a ping asks about this connection",
@@ -548,16 +549,16 @@ COMMANDS = [
         (
             Accept(),
             Mark(),
-            *tells(hello(burst=4, per_second=20)),
+            *tells(hello(burst=4, per_second=4)),
             *(follow(run=f"{RUN[:-1]}{number}") for number in range(4, 10)),
             *(
                 move
                 for number in range(4, 10)
                 for move in (
-                    # Three at once, then three in 200 ms: three quarters of what is allowed.
+                    # Three at once, then three in a second: three quarters of what is allowed.
                     Expect(
                         {"type": "subscribe", "run_id": f"{RUN[:-1]}{number}"},
-                        not_before_ms=200 if number == 9 else 0,
+                        not_before_ms=1000 if number == 9 else 0,
                     ),
                     Answer({}),
                 )
@@ -649,20 +650,20 @@ CONNECTIONS = [
     Scenario(
         "silence is the end of a connection",
         (
+            # Nothing is asked on it: on a busy machine it may be over before that.
             *greets(heartbeat=0.02),
-            *follows(1),
             Left(),
             *greets(),
-            *begins(1),
-            *tells(*frames(2)),
+            *follows(1),
         ),
-        taken(1, 2),
+        taken(1),
         states=[CONNECTING, LIVE, RECONNECTING, CONNECTING, LIVE],
     ),
     Scenario(
         "a hello that never comes is the end of a connection",
-        (Accept(), Left(), *greets()),
+        (Accept(), Left(), Accept()),
         options={"connect_seconds": 1.0},
+        live=False,
     ),
     Scenario(
         "text that is no frame is the end of a connection",

@@ -313,7 +313,10 @@ class Stage:
 
     async def _send(self, data: str | bytes) -> None:
         self._hellos += isinstance(data, str) and '"flow_run_hello"' in data
-        await (await self._connection()).send(data)
+        try:
+            await (await self._connection()).send(data)
+        except ConnectionClosed:
+            raise Failed("the client left") from None
 
     async def _answer(self, type: str, **fields: Any) -> None:
         await self._send(json.dumps({"type": type, "id": self._last["id"], **fields}))

@@ -14,19 +14,14 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
 
 NAMES = [
     "frames are given once and in order",
-    "nothing is asked before the hello",
     "a hello that comes late is waited for, and asked is once",
     "a cut connection comes back to where it was",
-    "what a server has lost is dropped",
     "a launch whose ack is lost is the same launch again",
     "every close code that says come back",
-    "close code 4403 says stay away",
     "silence is the end of a connection",
-    "a binary message says nothing",
     "a frame may be huge",
     "what does not speak podium.v1 is nobody",
     "a server that does not let in is asked again, more and more slowly",
-    "a session that ends is renewed",
     "who has no credentials left is signed out",
     "who is not let in for want of credentials is signed out",
 ]

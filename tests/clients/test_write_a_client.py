@@ -154,6 +154,7 @@ async def test_the_chat_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             monkeypatch.chdir(tmp_path)
             monkeypatch.setenv("PODIUM_URL", home.url)
             monkeypatch.setenv("PODIUM_SERVICE_TOKEN", TOKEN)
+            bearer = {"Authorization": f"Bearer {TOKEN}"}
             chat: dict[str, Any] = {}
             exec(compile(block("python", "podium-ticket"), "chat.py", "exec"), chat)
             async with serving(chat["app"], listener), chat["PODIUM"], page() as view:
@@ -163,9 +164,12 @@ async def test_the_chat_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
                 await view.press("#text", "Enter")
                 card = view.locator("#messages li").first
                 await expect(card).to_contain_text("review.security: completed")
-                runs = (await home.http.get("/api/runs")).json()["runs"]
-                await home.end_of(runs[0]["id"])
-                report = await home.http.get(f"/api/runs/{runs[0]['id']}/report.json")
+                runs = (await home.http.get("/api/runs", headers=bearer)).json()["runs"]
+                async with home.socket(**bearer) as wire:
+                    await wire.send(type="subscribe", id="s", run_id=runs[0]["id"])
+                    assert [frame async for frame in wire.frames_of(runs[0]["id"])]
+                place = f"/api/runs/{runs[0]['id']}/report.json"
+                report = await home.http.get(place, headers=bearer)
                 await expect(card).to_contain_text(report.json()["headline"])
                 await view.fill("#text", "/no-such-flow")
                 await view.press("#text", "Enter")
