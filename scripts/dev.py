@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,7 +39,12 @@ QWEN = "@qwen-code/qwen-code"
 EXACT = re.compile(r"\d+\.\d+\.\d+")
 CONTRACT = ("-m", "real_agent", "tests/contract", "--ignore=tests/contract/test_bump_qwen.py")
 """The measurement compares with the pinned version by itself, and prints more."""
-DEBIAN = {"bwrap": "bubblewrap", "chromium": "chromium", "git": "git", "openssl": "openssl"}
+DEBIAN = {
+    "bwrap": "bubblewrap", "chromium": "chromium", "git": "git", "nginx": "nginx",
+    "openssl": "openssl",
+}  # fmt: skip
+POLICY = Path("/usr/sbin/policy-rc.d")
+"""Debian asks it before a package that was installed starts its service; 101 is no."""
 FONTS = "fonts-dejavu-core"
 VENV_PACKAGE = "python3-venv"
 IMPATIENT = ("--fetch-retries=2", "--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=1000")
@@ -69,7 +74,7 @@ what follows TARGET is passed on:
 
 environment:
   PODIUM_SKIP_APT=1  install none of Debian's packages
-  CI=true            `test` refuses to start without Chromium and bubblewrap
+  CI=true            `test` refuses to start without Chromium, bubblewrap and nginx
   PODIUM_NO_SKIPS=1  a skipped test is a failed one"""
 
 
@@ -334,7 +339,9 @@ def node_major(node: str) -> int:
 
 
 def missing_packages() -> list[str]:
-    missing = [package for program, package in DEBIAN.items() if shutil.which(program) is None]
+    # An ordinary user's PATH often lacks the folder of programs for administrators.
+    path = os.pathsep.join([*os.get_exec_path(), "/usr/sbin"])
+    missing = [name for program, name in DEBIAN.items() if shutil.which(program, path=path) is None]
     if importlib.util.find_spec("ensurepip") is None and not PYTHON.exists():
         missing.append(VENV_PACKAGE)
     return missing
@@ -355,9 +362,26 @@ def install_debian_packages() -> None:
     try:
         run(apt, "update", "-qq", environment=quiet)
         wanted = [*missing, *fonts]
-        run(apt, "install", "-qq", "-y", "--no-install-recommends", *wanted, environment=quiet)
+        with starting_no_service():
+            run(apt, "install", "-qq", "-y", "--no-install-recommends", *wanted, environment=quiet)
     except Stop as failure:
         say(f"{failure}; going on without {' '.join(missing)}")
+    if "nginx" in missing and Path("/run/systemd/system").exists():
+        failure_of(run, "systemctl", "disable", "--quiet", "nginx")
+
+
+@contextlib.contextmanager
+def starting_no_service() -> Iterator[None]:
+    """The tests start nginx themselves: the machine's own port 80 stays as it is."""
+    if POLICY.exists():  # the machine has its own rule, as every container does
+        yield
+        return
+    POLICY.write_text("#!/bin/sh\nexit 101\n")
+    POLICY.chmod(0o755)
+    try:
+        yield
+    finally:
+        POLICY.unlink()
 
 
 def require_debian_packages() -> None:

@@ -42,6 +42,27 @@ def host_of(url: str) -> str:
     return urlsplit(url).netloc.rpartition("@")[2]
 
 
+def host_name(host: str) -> str:
+    """The name of a Host header, without its port and brackets."""
+    name, _, port = host.rpartition(":")
+    if name and port.isdecimal():
+        host = name
+    return host.strip("[]").lower()
+
+
+def origin_of(url: str) -> str:
+    """A URL without a fault as browsers write it into `Origin`: no path, no port that goes without
+    saying."""
+    parts = urlsplit(url.lower())
+    usual = {"http": ":80", "https": ":443"}[parts.scheme]
+    return f"{parts.scheme}://{parts.netloc.removesuffix(usual)}"
+
+
+def path_of(url: str) -> str:
+    """The path of a URL as `/podium`; empty for the root."""
+    return urlsplit(url).path.rstrip("/")
+
+
 def fault_of(url: str) -> str | None:
     """Why a text is no address that podium would use; None when it is one."""
     if not _TEXT.fullmatch(url) or "\\" in url:

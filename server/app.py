@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flows import registry
 from server import __version__
+from server.addresses import path_of
 from server.agent import agent_of
 from server.agents.copies.trees import PinnedTrees
 from server.channel.commands import Commands
@@ -27,6 +28,7 @@ from server.http.answers import json
 from server.http.entrance import Entrance
 from server.http.log import LogRoutes
 from server.http.peers import Peers
+from server.http.public import BelowPath
 from server.http.rest import Rest
 from server.http.sessions import Sessions
 from server.http.sign_in import SignIn, local_token, places_of
@@ -236,6 +238,7 @@ def _assemble(
         Mount("/", StaticFiles(directory=WEB, html=True, check_dir=False)),
     ]
     app = Starlette(routes=routes)
+    app.add_middleware(BelowPath, path=path_of(settings.public_url))
     app.add_middleware(SafeHeaders)
     return Podium(app, channel, events, runner, sign_in)
 

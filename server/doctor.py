@@ -151,6 +151,8 @@ async def _data(settings: Settings) -> Finding:
 async def _server(settings: Settings) -> Finding:
     place = await running_server(settings.directory)
     says = f"runs at {place.url}" if place else "none runs; `podium run` starts one"
+    if place and place.page not in ("", place.url):
+        says += f", and for browsers at {place.page}/"
     return Finding("server", place is not None, says, required=False)
 
 

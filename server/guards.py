@@ -9,13 +9,15 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from server.addresses import fault_of, is_loopback, is_plain, is_remote
+from server.addresses import fault_of, is_loopback, is_plain, is_remote, path_of
 
 if TYPE_CHECKING:  # the settings are made with this module
     from server.settings import ModelSettings, Settings
 
 
 TOKEN_LENGTH = 16
+PLAIN_PATH = re.compile(r"(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
+"""What no proxy, browser and cookie reads in different ways."""
 
 
 def problems(settings: "Settings") -> list[str]:
@@ -103,9 +105,19 @@ def _listening(settings: "Settings") -> Iterator[Fault]:
     places = [("public_url", settings.public_url)] if settings.public_url else []
     places += [("allowed_origins", origin) for origin in settings.allowed_origins]
     for key, url in places:
-        fault = fault_of(url)
+        fault = fault_of(url) or _fault_of_path(key, path_of(url))
         if fault is not None:
             yield key, f"`{_shown(url)}` {fault}"
+
+
+def _fault_of_path(key: str, path: str) -> str | None:
+    if key == "allowed_origins" and path:
+        return "has a path; an origin ends with its host and port"
+    if not PLAIN_PATH.fullmatch(path):
+        return "has a path with more than letters, digits, `-`, `_` and `.` between its slashes"
+    if path.split("/")[1:2] in (["api"], ["healthz"], ["readyz"]):
+        return "has a path that begins like podium's own; choose another one"
+    return None
 
 
 # ── names ────────────────────────────────────────────────────────────────────────────────────────

@@ -22,6 +22,9 @@ class ServerFile(Struct, frozen=True, kw_only=True):
     """DIR/server.json (0600): where the server of DIR answers, and with which token."""
 
     url: str
+    """For programs of this machine."""
+    page: str = ""
+    """For browsers: `public_url` where that is set."""
     token: str
     pid: int
     containment: str = ""

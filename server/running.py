@@ -129,7 +129,7 @@ def page_address(place: ServerFile, run_id: RunId) -> str:
     """The page of a run. The token is in the fragment, which no server ever sees, and only where
     a person reads it: the output of a script ends up in logs."""
     token = f"token={place.token}&" if sys.stderr.isatty() else ""
-    return f"{place.url}/#{token}run={run_id}"
+    return f"{place.page or place.url}/#{token}run={run_id}"
 
 
 def _watcher(*, as_json: bool) -> Watcher:

@@ -62,9 +62,11 @@ async def _serve(
     settings: Settings, podium: Podium, listener: socket.socket, *, token: str, with_parent: bool
 ) -> None:
     server = Server(await configured(podium.app), podium)
-    url = settings.public_url or _address(settings, listener)
+    own = _address(settings, listener)
+    url = settings.public_url.rstrip("/") or own
     place = ServerFile(
-        url=_address(settings, listener),
+        url=own,
+        page=url,
         token=token,
         pid=os.getpid(),
         containment=settings.containment,

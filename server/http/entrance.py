@@ -13,7 +13,7 @@ from protocol.users import SessionBody, SessionInfo, Ticket, TicketBody, UserKin
 from server.http.answers import invalid, json, refusal
 from server.http.asking import concerns, guest_of, signed_in
 from server.http.bodies import decode, json_body
-from server.http.sign_in import COOKIE, SignIn
+from server.http.sign_in import SignIn
 from server.http.tickets import TICKET_SECONDS, Tickets
 from server.ports import StoreUnavailable
 from server.users.audit import OK, Deed, Entry
@@ -48,13 +48,15 @@ class Entrance:
             return refusal(error)
         self._tell(guest, Deed.SIGN_IN)
         response = json({"user_id": guest.user})
+        cookie = self._sign_in.cookie.written(request.headers)
         response.set_cookie(
-            COOKIE,
+            cookie.name,
             value,
             max_age=seconds,
+            path=cookie.path,
             httponly=True,
             samesite="strict",
-            secure=self._secure(request),
+            secure=cookie.secure,
         )
         return response
 
@@ -84,8 +86,9 @@ class Entrance:
         except StoreUnavailable as error:
             return refusal(ProtocolError(ErrorCode.STORE_UNAVAILABLE, str(error)))
         response = Response(status_code=204)
+        cookie = self._sign_in.cookie.written(request.headers)
         response.delete_cookie(
-            COOKIE, httponly=True, samesite="strict", secure=self._secure(request)
+            cookie.name, cookie.path, secure=cookie.secure, httponly=True, samesite="strict"
         )
         return response
 
@@ -119,10 +122,6 @@ class Entrance:
                 hint='POST {"on_behalf_of": NAME}',
             )
         return self._sign_in.on_behalf(guest, name)
-
-    def _secure(self, request: Request) -> bool:
-        """Whether browsers come by https, as the settings or the connection say."""
-        return self._sign_in.public_url.startswith("https:") or request.url.scheme == "https"
 
     def _tell(self, guest: Guest, deed: Deed) -> None:
         entry = Entry(

@@ -14,7 +14,9 @@ from starlette.requests import HTTPConnection
 
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.users import UserKind
+from server.addresses import host_name, origin_of
 from server.http.peers import Peers
+from server.http.public import SessionCookie
 from server.http.sessions import Sessions
 from server.ports import Clock
 from server.settings import LOOPBACK, Settings
@@ -25,7 +27,6 @@ from server.users.throttle import Throttle
 from server.users.tokens import digest_of, kept_secret
 from server.users.visits import Visits
 
-COOKIE = "podium_session"
 SINGLE = ("host", "origin", "authorization")
 """Headers that two readers could take differently when they come twice."""
 
@@ -75,6 +76,7 @@ class SignIn:
         self.visits = visits
         self.audit = audit
         self.public_url = places.public_url
+        self.cookie = SessionCookie(places.public_url)
         self._hosts = frozenset(host.lower() for host in places.hosts)
         self._origins = frozenset(origin.lower().rstrip("/") for origin in places.origins)
         self._user_header = places.user_header
@@ -100,7 +102,9 @@ class SignIn:
         """Whoever opens a socket; None for one without credentials from an allowed Origin, which
         may say `hello` with a ticket. Raises Refused."""
         headers = connection.headers
-        offered = "authorization" in headers or COOKIE in connection.cookies
+        offered = (
+            "authorization" in headers or self.cookie.read(headers, connection.cookies) is not None
+        )
         offered = offered or bool(self._named(headers))
         if not offered and "origin" in headers:
             self.check_place(headers)
@@ -114,7 +118,7 @@ class SignIn:
         for name in SINGLE:
             if len(headers.getlist(name)) > 1:
                 raise _foreign(f"the header `{name}` came more than once")
-        host = _host_name(headers.get("host", ""))
+        host = host_name(headers.get("host", ""))
         if host not in self._hosts:
             raise _foreign(f"the host `{host[:200]}` is not one of this server")
         origin = headers.get("origin")
@@ -129,7 +133,8 @@ class SignIn:
 
     def session_of(self, connection: HTTPConnection) -> Guest | None:
         """Whoever the cookie of a request signs in, if it does."""
-        opened = self._sessions.read(connection.cookies.get(COOKIE, ""))
+        brought = self.cookie.read(connection.headers, connection.cookies)
+        opened = self._sessions.read(brought or "")
         if opened is None:
             return None
         now, peer = self._clock.now().timestamp(), self.address(connection)
@@ -267,20 +272,12 @@ def check_not_service(guest: Guest) -> None:
 def places_of(settings: Settings) -> Places:
     """The names under which this server may be asked, and the pages that may ask it."""
     hosts = [*LOOPBACK, settings.host]
-    origins = list(settings.allowed_origins)
+    origins = [origin_of(url) for url in settings.allowed_origins]
     public = urlsplit(settings.public_url)
     if public.hostname:
         hosts.append(public.hostname)
-        origins.append(f"{public.scheme}://{public.netloc}")
+        origins.append(origin_of(settings.public_url))
     return Places(hosts, origins, settings.proxy_user_header, settings.public_url)
-
-
-def _host_name(host: str) -> str:
-    """The name of a Host header, without its port and brackets."""
-    name, _, port = host.rpartition(":")
-    if name and port.isdecimal():
-        host = name
-    return host.strip("[]").lower()
 
 
 def _foreign(message: str) -> Refused:

@@ -15,7 +15,8 @@ READY_SECONDS = 20.0
 
 
 class Server:
-    """`podium serve` on a free port; it can be killed and started again on the same DIR."""
+    """`podium serve`, on a free port where it is 0; it can be killed and started again on the same
+    DIR."""
 
     def __init__(
         self,
@@ -24,12 +25,14 @@ class Server:
         environment: Mapping[str, str],
         *,
         log: Path | None = None,
+        port: int = 0,
     ) -> None:
         """`log` is where its standard error goes, if not to the test's own."""
         self.log = log
         self.data = data
         self.project = project
         self._environment = dict(environment)
+        self._port = port
         self.process: asyncio.subprocess.Process | None = None
         self.place: ServerFile | None = None
 
@@ -37,7 +40,7 @@ class Server:
         with ExitStack() as opened:
             log = None if self.log is None else opened.enter_context(self.log.open("ab"))
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "server", "serve", "--port", "0",
+                sys.executable, "-m", "server", "serve", "--port", str(self._port),
                 "--data", str(self.data), "--project", str(self.project),
                 env={**os.environ, **self._environment},
                 stdout=asyncio.subprocess.DEVNULL, stderr=log,
@@ -70,9 +73,14 @@ class Server:
 
 @asynccontextmanager
 async def podium(
-    data: Path, project: Path, environment: Mapping[str, str], *, log: Path | None = None
+    data: Path,
+    project: Path,
+    environment: Mapping[str, str],
+    *,
+    log: Path | None = None,
+    port: int = 0,
 ) -> AsyncIterator[Server]:
-    server = Server(data, project, environment, log=log)
+    server = Server(data, project, environment, log=log, port=port)
     await server.start()
     try:
         yield server

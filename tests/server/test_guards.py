@@ -91,6 +91,25 @@ TWO = 'users = ["ann", "ben"]\n'
         ("host", 'host = "0.0.0.0"\nproject_roots = ["ROOT"]\n', LOCAL, "set public_url"),
         ("public_url", 'public_url = "ftp://x"\n', 'public_url = "https://x"\n', "no http(s) URL"),
         (
+            "public_url",
+            'public_url = "https://x/a;b"\n',
+            'public_url = "https://x/a-b/c.d/"\n',
+            "has a path",
+        ),
+        ("public_url", 'public_url = "https://x/../a"\n', 'public_url = "https://x/a"\n', "a path"),
+        (
+            "public_url",
+            'public_url = "https://x/api"\n',
+            'public_url = "https://x/apis"\n',
+            "begins like podium's own",
+        ),
+        (
+            "allowed_origins",
+            'allowed_origins = ["https://x/a"]\n',
+            'allowed_origins = ["https://x:8443"]\n',
+            "an origin ends with its host",
+        ),
+        (
             "allowed_origins",
             'allowed_origins = ["*"]\n',
             'allowed_origins = ["https://x"]\n',
