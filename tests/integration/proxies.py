@@ -157,6 +157,7 @@ async def nginx(
     text = (RECIPES / recipe).read_text()
     (place / "conf.d" / recipe).write_text(rendered(text, usual | dict(changes or {})))
     shutil.copy(RECIPES / "podium-proxy.conf", place / "snippets")
+    (place / "snippets" / "careless.conf").write_text("proxy_set_header Host $host;")
     user = "user root;" if os.geteuid() == 0 else ""  # who else could not read what a test makes
     (place / "nginx.conf").write_text(MAIN.format(place=place, user=user))
     process = await _started(place, listening)
