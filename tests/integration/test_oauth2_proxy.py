@@ -140,7 +140,7 @@ async def test_without_the_snippet_he_would(tmp_path: Path) -> None:
     """Where nginx hands the client's own header on, and asks nobody."""
     changes = {
         "auth_request /podium/oauth2/auth;": "",
-        "snippets/podium-proxy.conf;": "snippets/careless.conf;",
+        "/podium-proxy.conf;": "/careless.conf;",
     }
     async with behind(tmp_path, **changes) as (_, proxy, _), proxy.http(**FORGED) as forger:
         answer = await forger.get("/podium/api/session")
