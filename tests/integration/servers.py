@@ -27,7 +27,6 @@ class Server:
         *,
         port: int = 0,
         log: Path | None = None,
-        port: int = 0,
     ) -> None:
         """`log` is where its standard error goes, if not to the test's own."""
         self.log = log
