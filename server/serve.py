@@ -120,6 +120,8 @@ async def configured(
         ws_ping_interval=PING_SECONDS,
         ws_ping_timeout=PONG_SECONDS,
         timeout_graceful_shutdown=grace_seconds,
+        # Else whoever asks from loopback could choose the address and the scheme that we see.
+        proxy_headers=False,
         server_header=False,
     )
     config.max_fragments = limits.fragments
