@@ -88,11 +88,7 @@ class Entrance:
         response = Response(status_code=204)
         cookie = self._sign_in.cookie.written(request.headers)
         response.delete_cookie(
-            cookie.name,
-            path=cookie.path,
-            httponly=True,
-            samesite="strict",
-            secure=cookie.secure,
+            cookie.name, cookie.path, secure=cookie.secure, httponly=True, samesite="strict"
         )
         return response
 
