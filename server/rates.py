@@ -8,6 +8,8 @@ from server.ports import Clock
 
 MANY_USERS = 1_000
 """Past so many, full buckets are thrown away: they would be made anew as full."""
+WHOLE = 1 - 1e-9
+"""As much of a token as counts as one: whoever waited as told must not fail by a rounding."""
 
 
 class Rates:
@@ -26,7 +28,7 @@ class Rates:
         """Take a token. Raises ProtocolError when the user has none, with the time to wait."""
         now = self._clock.monotonic()
         tokens = self._tokens(user, now)
-        if tokens < 1:
+        if tokens < WHOLE:
             self.refused += 1
             raise ProtocolError(
                 ErrorCode.RATE_LIMITED,
