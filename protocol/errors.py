@@ -29,6 +29,26 @@ class ErrorCode(StrEnum):
     INTERNAL = "internal"
 
 
+HTTP_STATUS: dict[ErrorCode, int] = {
+    ErrorCode.BAD_MESSAGE: 400,
+    ErrorCode.UNAUTHENTICATED: 401,
+    ErrorCode.FORBIDDEN: 403,
+    ErrorCode.NOT_FOUND: 404,
+    ErrorCode.UNKNOWN_FLOW: 422,
+    ErrorCode.BAD_ARGUMENTS: 422,
+    ErrorCode.KEY_CONFLICT: 409,
+    ErrorCode.ALREADY_TERMINAL: 409,
+    ErrorCode.BUSY: 409,
+    ErrorCode.RATE_LIMITED: 429,
+    ErrorCode.TOO_LARGE: 413,
+    ErrorCode.AGENT_UNAVAILABLE: 503,
+    ErrorCode.READ_ONLY_UNPROVEN: 503,
+    ErrorCode.STORE_UNAVAILABLE: 503,
+    ErrorCode.INTERNAL: 500,
+}
+"""How REST answers a code, where `routes.py` says nothing else."""
+
+
 class ProtocolError(Exception):
     """A refusal with everything a client needs to understand it.
 

@@ -1,48 +1,97 @@
-"""The bodies and queries of the run routes, and how a bad one is explained.
+"""The bodies and queries of the routes, and how a bad one is explained.
 
 A bad body is answered with all of its faults at once, in the shape that zod's `flatten()` made
 known: `formErrors` for the body as a whole and `fieldErrors` by top-level field. Lengths count
-Unicode code points.
+Unicode code points. Which route takes and answers which body is said in `routes.py`.
 """
 
-import re
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
+from protocol.checks import (
+    FLOW_NAME_MAX,
+    MODEL_MAX,
+    QUESTION_MAX,
+    Fields,
+    band_of,
+    cursor_of,
+    detail_of,
+    flow_name_of,
+    input_of,
+    kind_of,
+    model_of,
+    uuid_of,
+)
 from protocol.codec import NESTING, parse_json, place_of, sentence_of, too_deep
-from protocol.commands import Band, Cursor, Detail
-from protocol.errors import BadMessage
-from protocol.ids import Gen, ProjectId, RunId, Seq, is_uuid
-from protocol.resources import Run, Step
+from protocol.commands import Band, CommandText, Cursor, Detail, LaunchKey, ShortText
+from protocol.errors import BadMessage, ErrorCode
+from protocol.ids import Gen, PlanId, ProjectId, RunId, Seq, StepId
+from protocol.plan import FlowPlan
+from protocol.resources import FlowInfo, ModelInfo, Project, Run, Step
 
-T = TypeVar("T")
+B = TypeVar("B", bound=Struct)
 
-FLOW_NAME_MAX = 100
 LIST_LIMIT = 100
 """Runs in one answer of the run list, and rows of a live one."""
-QUESTION_MAX = 64_000
-MODEL_MAX = 200
-
-_CURSOR = re.compile(r"([1-9][0-9]{0,14}):(0|[1-9][0-9]{0,14})")
 
 RECORDING = "podium.recording"
 RECORDING_VERSION = 1
 
-INVALID_BODY = "invalid body"
-INVALID_QUERY = "invalid query"
+What = Literal["invalid body", "invalid query"]
+INVALID_BODY: What = "invalid body"
+INVALID_QUERY: What = "invalid query"
+
+_QUESTION = {"type": "string", "minLength": 1, "maxLength": QUESTION_MAX}
+
+
+# --- what is asked --------------------------------------------------------------------------------
 
 
 class LaunchBody(Struct, frozen=True, kw_only=True):
     """`POST /api/runs`, checked. `input` holds `question` and everything else as it came."""
 
-    project_id: ProjectId
-    flow_name: str
+    project_id: Annotated[ProjectId, Meta(extra_json_schema={"format": "uuid"})]
+    """In either case."""
+    flow_name: Annotated[str, Meta(min_length=1, max_length=FLOW_NAME_MAX)]
     band: Band
-    input: dict[str, Any]
-    model: str | None = None
+    input: Annotated[
+        dict[str, Any],
+        Meta(extra_json_schema={"required": ["question"], "properties": {"question": _QUESTION}}),
+    ]
+    """`question` feeds the flow's primary input; other keys feed the inputs of their names."""
+    model: Annotated[str, Meta(max_length=MODEL_MAX)] | UnsetType = UNSET
+    """One of the models of `GET /api/flows`; left out or empty: the default."""
+
+
+class PlanBody(Struct, frozen=True, kw_only=True):
+    """`POST /api/plans`: a project with a slash command, or with a flow and its input."""
+
+    project_id: ProjectId | None = None
+    command: CommandText | None = None
+    flow_name: ShortText | None = None
+    band: Band | None = None
+    input: dict[str, Any] | None = None
+    model: ShortText | None = None
+    plan_id: PlanId | None = None
+    """Of a plan that is stored already: is it still good?"""
+
+
+class RerunBody(Struct, frozen=True, kw_only=True):
+    """`POST /api/runs/{id}/rerun`. Completed steps are reused, except `steps` and what depends on
+    them."""
+
+    key: LaunchKey | None = None
+    """The same as the `Idempotency-Key` header, which wins."""
+    steps: list[StepId] = []
+
+
+class ProjectBody(Struct, frozen=True):
+    """`POST /api/projects`: a folder on the server's machine."""
+
+    path: str
 
 
 class ListQuery(Struct, frozen=True, kw_only=True):
@@ -59,6 +108,9 @@ class LogQuery(Struct, frozen=True, kw_only=True):
     detail: Detail = Detail.FULL
 
 
+# --- what is answered -----------------------------------------------------------------------------
+
+
 class Launched(Struct, frozen=True):
     """201, and 200 for an idempotent repeat."""
 
@@ -72,6 +124,53 @@ class RunList(Struct, frozen=True):
 class RunDetail(Struct, frozen=True):
     run: Run
     steps: list[Step]
+    """In the order of their creation."""
+
+
+class Cancelled(Struct, frozen=True):
+    cancelled: Literal[True] = True
+
+
+class Finishing(Struct, frozen=True):
+    finishing: Literal[True] = True
+
+
+class Planned(Struct, frozen=True):
+    plan: FlowPlan
+
+
+class FlowList(Struct, frozen=True):
+    """The catalogue, and the models that the asking user may name in a launch."""
+
+    flows: list[FlowInfo]
+    models: list[ModelInfo]
+
+
+class ProjectList(Struct, frozen=True):
+    projects: list[Project]
+
+
+class Alive(Struct, frozen=True, kw_only=True):
+    status: Literal["ok"] = "ok"
+    build: str
+
+
+class AgentState(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Whether runs can start; a server without an agent still shows those that it has."""
+
+    available: bool
+    version: str | None = None
+    reason: str | None = None
+    hint: str | None = None
+
+
+class Ready(Struct, frozen=True, kw_only=True):
+    status: Literal["ready"] = "ready"
+    agent: AgentState
+
+
+class Draining(Struct, frozen=True):
+    status: Literal["draining"] = "draining"
 
 
 class FramesPage(Struct, frozen=True, kw_only=True, rename={"after": "from"}):
@@ -98,34 +197,64 @@ class RecordingHeader(Struct, frozen=True, kw_only=True):
     """Whether the run had ended: then these are all the frames that there will ever be."""
 
 
+# --- how it is refused ----------------------------------------------------------------------------
+
+
 class Details(Struct, frozen=True, rename="camel"):
+    """Faults of the whole, and faults by top-level field."""
+
     form_errors: list[str]
     field_errors: dict[str, list[str]]
 
 
 class InvalidBody(Struct, frozen=True):
-    """400: `error` is `invalid body` or `invalid query`."""
+    """Every fault of a body or of a query, at once."""
 
-    error: str
+    error: What
     details: Details
 
 
-class ErrorBody(Struct, frozen=True, omit_defaults=True):
-    """Every other refusal. `error` is a code of the wire, except where a run route has its own
-    sentence, which then stands alone."""
+class InvalidId(Struct, frozen=True):
+    """The id in the path is no UUID."""
+
+    error: Literal["invalid id"] = "invalid id"
+
+
+class NoSuchRun(Struct, frozen=True):
+    """A run that is not yours looks exactly like one that does not exist."""
+
+    error: Literal["run not found"] = "run not found"
+
+
+class NotCancelled(Struct, frozen=True):
+    """A sentence: `cannot cancel run in status '…'`, or `run is no longer running`."""
 
     error: str
-    message: str | None = None
+
+
+class UnknownFlow(Struct, frozen=True, kw_only=True):
+    error: Literal["unknown_flow"] = "unknown_flow"
+    message: str
+    known_flows: list[str]
+
+
+class ErrorBody(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Every other refusal, with a code of the wire."""
+
+    error: ErrorCode
+    message: str
+    """A sentence for a person."""
     field: str | None = None
+    """The part of the request that is wrong."""
     hint: str | None = None
-    known_flows: list[str] | None = None
+    """The way out."""
 
 
 class InvalidRequest(Exception):
     """A body or query with every fault it has. `what` is `invalid body` or `invalid query`."""
 
     def __init__(
-        self, what: str, form_errors: list[str], field_errors: dict[str, list[str]]
+        self, what: What, form_errors: list[str], field_errors: dict[str, list[str]]
     ) -> None:
         super().__init__(what)
         self.what = what
@@ -133,7 +262,7 @@ class InvalidRequest(Exception):
         self.field_errors = field_errors
 
     @classmethod
-    def from_decoding(cls, what: str, error: msgspec.DecodeError) -> "InvalidRequest":
+    def from_decoding(cls, what: What, error: msgspec.DecodeError) -> "InvalidRequest":
         """What msgspec found: one fault, under its top-level field when it has one."""
         place = place_of(error) if isinstance(error, msgspec.ValidationError) else None
         if place is None or not isinstance(error, msgspec.ValidationError):
@@ -143,10 +272,6 @@ class InvalidRequest(Exception):
     @property
     def body(self) -> InvalidBody:
         return InvalidBody(self.what, Details(self.form_errors, self.field_errors))
-
-
-class Fault(Exception):
-    """What is wrong with one field."""
 
 
 def parse_launch(data: bytes) -> LaunchBody:
@@ -159,25 +284,46 @@ def parse_launch(data: bytes) -> LaunchBody:
     except BadMessage as error:
         raise InvalidRequest(INVALID_BODY, [error.message], {}) from None
     if not isinstance(body, dict):
-        raise InvalidRequest(INVALID_BODY, [f"Expected object, received {_kind(body)}"], {})
-    fields = _Fields(body)
-    project_id = fields.take("project_id", _uuid)
-    flow_name = fields.take("flow_name", _flow_name)
-    band = fields.take("band", _band)
-    input = fields.take("input", _input)
-    model = fields.take("model", _model) if "model" in body else None
+        raise InvalidRequest(INVALID_BODY, [f"Expected object, received {kind_of(body)}"], {})
+    fields = Fields(body)
+    project_id = fields.take("project_id", uuid_of)
+    flow_name = fields.take("flow_name", flow_name_of)
+    band = fields.take("band", band_of)
+    input = fields.take("input", input_of)
+    model = fields.take("model", model_of) if "model" in body else None
     if fields.errors or project_id is None or flow_name is None or band is None or input is None:
         raise InvalidRequest(INVALID_BODY, [], fields.errors)
     return LaunchBody(
-        project_id=ProjectId(project_id), flow_name=flow_name, band=band, input=input, model=model
+        project_id=ProjectId(project_id),
+        flow_name=flow_name,
+        band=band,
+        input=input,
+        model=model or UNSET,
     )
+
+
+def parse_body(data: bytes, kind: type[B]) -> B:
+    """Return the body, or raise InvalidRequest with the first fault in it.
+
+    Fields that `kind` does not have are ignored. An `input` is at most NESTING levels deep.
+    """
+    try:
+        body = msgspec.convert(parse_json(data), kind)
+    except BadMessage as error:
+        raise InvalidRequest(INVALID_BODY, [error.message], {}) from None
+    except msgspec.ValidationError as error:
+        raise InvalidRequest.from_decoding(INVALID_BODY, error) from None
+    if too_deep(getattr(body, "input", None)):
+        fault = f"Nested deeper than {NESTING} levels"
+        raise InvalidRequest(INVALID_BODY, [], {"input": [fault]})
+    return body
 
 
 def parse_list_query(params: Mapping[str, str]) -> ListQuery:
     """Return the checked query, or raise InvalidRequest. Other parameters are ignored."""
-    fields = _Fields(params)
-    project_id = fields.take("project_id", _uuid) if "project_id" in params else None
-    before = fields.take("before", _uuid) if "before" in params else None
+    fields = Fields(params)
+    project_id = fields.take("project_id", uuid_of) if "project_id" in params else None
+    before = fields.take("before", uuid_of) if "before" in params else None
     if fields.errors:
         raise InvalidRequest(INVALID_QUERY, [], fields.errors)
     return ListQuery(
@@ -195,108 +341,9 @@ def parse_log_query(params: Mapping[str, str], last_event_id: str | None) -> Log
     name = "Last-Event-ID" if last_event_id else "after"
     if last_event_id:
         given[name] = last_event_id
-    fields = _Fields(given)
-    after = fields.take(name, _cursor) if name in given else None
-    detail = fields.take("detail", _detail) if "detail" in given else Detail.FULL
+    fields = Fields(given)
+    after = fields.take(name, cursor_of) if name in given else None
+    detail = fields.take("detail", detail_of) if "detail" in given else Detail.FULL
     if fields.errors or detail is None:
         raise InvalidRequest(INVALID_QUERY, [], fields.errors)
     return LogQuery(after=after, detail=detail)
-
-
-class _Fields:
-    """Takes fields one by one and keeps what is wrong with each."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values = values
-        self.errors: dict[str, list[str]] = {}
-
-    def take(self, name: str, check: Callable[[Any], T]) -> T | None:
-        """The checked value, or None with the fault noted."""
-        try:
-            if name not in self._values:
-                raise Fault("Required")
-            return check(self._values[name])
-        except Fault as fault:
-            self.errors[name] = [str(fault)]
-            return None
-
-
-def _uuid(value: Any) -> str:
-    text = _string(value).lower()
-    if not is_uuid(text):
-        raise Fault("Invalid uuid")
-    return text
-
-
-def _flow_name(value: Any) -> str:
-    return _string(value, least=1, most=FLOW_NAME_MAX)
-
-
-def _model(value: Any) -> str | None:
-    """An empty name is no name: the endpoint's own model."""
-    return _string(value, most=MODEL_MAX) or None
-
-
-def _band(value: Any) -> Band:
-    expected = " | ".join(f"'{band.value}'" for band in Band)
-    if not isinstance(value, str):
-        raise Fault(f"Expected {expected}, received {_kind(value)}")
-    if value not in set(Band):
-        raise Fault(f"Invalid enum value. Expected {expected}, received '{value[:100]}'")
-    return Band(value)
-
-
-def _cursor(value: Any) -> Cursor:
-    """`gen:seq`, as the `id` of an event has it."""
-    found = _CURSOR.fullmatch(value)
-    if found is None:
-        raise Fault(f"Expected gen:seq as in '1:42', received '{value[:100]}'")
-    return Cursor(gen=int(found[1]), seq=int(found[2]))
-
-
-def _detail(value: Any) -> Detail:
-    if value not in set(Detail):
-        expected = " | ".join(f"'{detail.value}'" for detail in Detail)
-        raise Fault(f"Invalid enum value. Expected {expected}, received '{value[:100]}'")
-    return Detail(value)
-
-
-def _input(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise Fault(f"Expected object, received {_kind(value)}")
-    if "question" not in value:
-        raise Fault("question: Required")
-    try:
-        _string(value["question"], least=1, most=QUESTION_MAX)
-    except Fault as fault:
-        raise Fault(f"question: {fault}") from None
-    if too_deep(value):
-        raise Fault(f"Nested deeper than {NESTING} levels")
-    return value
-
-
-def _string(value: Any, *, least: int = 0, most: int | None = None) -> str:
-    if not isinstance(value, str):
-        raise Fault(f"Expected string, received {_kind(value)}")
-    if len(value) < least:
-        raise Fault(f"String must contain at least {least} character(s)")
-    if most is not None and len(value) > most:
-        raise Fault(f"String must contain at most {most} character(s)")
-    return value
-
-
-def _kind(value: object) -> str:
-    """The JSON name of a value's type."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "boolean"
-        case int() | float():
-            return "number"
-        case str():
-            return "string"
-        case list():
-            return "array"
-        case _:
-            return "object"

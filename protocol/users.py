@@ -52,7 +52,7 @@ class NewToken(Struct, frozen=True, kw_only=True):
     """`POST /api/users/{name}/tokens`."""
 
     days: Days | None = None
-    """How long it is good; None: until it is revoked."""
+    """How long it is good; left out: until it is revoked."""
     label: Label = ""
     """What it is for, as `laptop`."""
 
@@ -97,6 +97,10 @@ class SessionBody(Struct, frozen=True):
         return "SessionBody()"
 
 
+class SessionOpened(Struct, frozen=True):
+    user_id: UserId
+
+
 class SessionInfo(Struct, frozen=True, kw_only=True):
     """`GET /api/session`: who is signed in."""
 
@@ -117,6 +121,7 @@ class TicketBody(Struct, frozen=True):
 
 class Ticket(Struct, frozen=True):
     ticket: str
+    """Good for one socket, said in its `hello`."""
     expires_in_seconds: float
 
     def __repr__(self) -> str:

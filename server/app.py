@@ -3,7 +3,7 @@
 import asyncio
 import mimetypes
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from server.endpoints import models_of, roles_of
 from server.guards import unknown_roles
 from server.http.allow_list import allow_list_of
 from server.http.asking import signed_in
+from server.http.contracts import contract_routes, documents
 from server.http.entrance import Entrance
 from server.http.health import Health
 from server.http.log import LogRoutes
@@ -119,6 +120,7 @@ async def opened(
     boot = await asyncio.to_thread(boot_id)
     # Its tables are read from disk at first use, which would be in the middle of a request.
     await asyncio.to_thread(mimetypes.init)
+    contracts = await asyncio.to_thread(documents, settings)
     for problem in catalogue.problems:
         log.warning("flow_not_offered", file=problem.file, problem=problem.message)
     async with AsyncExitStack() as stack:
@@ -179,6 +181,7 @@ async def opened(
             rooms=rooms,
             hub=hub,
             runner=runner,
+            contracts=contracts,
             writes=lambda: store.waiting,
             lag=lag,
         )
@@ -198,6 +201,7 @@ def _assemble(
     rooms: Rooms,
     hub: MemoryHub,
     runner: Runner,
+    contracts: Mapping[str, bytes],
     writes: Callable[[], int],
     lag: LoopLag,
 ) -> Podium:
@@ -268,6 +272,7 @@ def _assemble(
         WebSocketRoute("/api/ws", channel.endpoint),
         Route("/metrics", signed_in(sign_in, metrics.answer)),
         *Health(rooms, gate, build=__version__).routes(),
+        *contract_routes(contracts),
         Mount("/", Page()),
     ]
     app = Starlette(routes=routes)

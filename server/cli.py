@@ -24,6 +24,7 @@ from server.terminal import clean, clean_line
 P = ParamSpec("P")
 
 FAILED, USAGE, UNAVAILABLE, CANCELLED = 1, 2, 4, 130
+FORMS = ("json-schema", "openapi", "asyncapi", "typescript")
 SEVERITIES = ("critical", "warning", "suggestion")
 
 EPILOG = """\b
@@ -319,11 +320,17 @@ def demo(host: str, port: int) -> None:
 
 
 @main.command()
-def schema() -> None:
-    """Print the JSON Schema of every message and frame of the wire."""
-    from protocol.schema import wire_schema
+@click.argument("form", type=click.Choice(FORMS), default=FORMS[0])
+def schema(form: str) -> None:
+    """Print the contract with clients: every message, frame, route and body.
 
-    click.echo(msgspec.json.format(msgspec.json.encode(wire_schema())))
+    FORM is JSON Schema if left out. A server answers the documents that fit it at /openapi.json
+    and /asyncapi.json.
+    """
+    from server.contracts import CONTRACTS
+
+    text = CONTRACTS[form]()
+    click.echo(text if form == "typescript" else msgspec.json.format(text), nl=form != "typescript")
 
 
 async def connected(url: str | None, data: str | None) -> Client:

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp
 
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.ids import RunId, UserId, is_uuid
-from protocol.rest import InvalidRequest
+from protocol.rest import InvalidId, InvalidRequest, NoSuchRun
 from server.access import visible_run
 from server.http.answers import invalid, json, refusal
 from server.http.sign_in import SignIn, check_not_service
@@ -25,7 +25,7 @@ _MADE = (Deed.LAUNCH, Deed.RERUN)
 """Answered with 201; with 200 it is the run of an earlier time."""
 
 
-class InvalidId(Exception):
+class NoId(Exception):
     """The id in the path is no UUID."""
 
 
@@ -61,8 +61,8 @@ async def _answered(
         if not service:
             check_not_service(guest)
         response = await handler(request, guest.user)
-    except InvalidId:
-        return json({"error": "invalid id"}, 400), "invalid"
+    except NoId:
+        return json(InvalidId(), 400), "invalid"
     except InvalidRequest as error:
         return invalid(error), "invalid"
     except StoreUnavailable as error:
@@ -88,13 +88,13 @@ async def run_of(store: Store, request: Request, user: UserId) -> RunRecord:
     """The run that the path names, if it is the user's."""
     run_id = request.path_params["id"]
     if not is_uuid(run_id):
-        raise InvalidId
+        raise NoId
     return await visible_run(store, user, RunId(run_id))
 
 
 def _refused(error: ProtocolError) -> Response:
     if error.code is ErrorCode.NOT_FOUND and error.field == "run_id":
-        return json({"error": "run not found"}, 404)
+        return json(NoSuchRun(), 404)
     return refusal(error)
 
 

@@ -1,17 +1,12 @@
-"""Bodies of requests: bounded, JSON, and decoded into Structs."""
+"""Bodies of requests: bounded, and JSON by what they say of themselves."""
 
-from typing import TypeVar
-
-import msgspec
 from starlette.requests import ClientDisconnect, Request
 
 from protocol.errors import ErrorCode, ProtocolError
-from protocol.rest import InvalidRequest
+from protocol.rest import INVALID_BODY, InvalidRequest
 from server.http.refused import Refused
 
 MAX_BODY = 1024 * 1024
-
-T = TypeVar("T")
 
 
 async def json_body(request: Request) -> bytes:
@@ -36,18 +31,8 @@ async def json_body(request: Request) -> bytes:
             chunks.append(chunk)
     except ClientDisconnect:
         # Nobody reads this; but it is no failure of ours.
-        raise ProtocolError(ErrorCode.BAD_MESSAGE, "the body has no end", field="body") from None
+        raise InvalidRequest(INVALID_BODY, ["the body has no end"], {}) from None
     return b"".join(chunks) or b"{}"
-
-
-def decode(body: bytes, kind: type[T]) -> T:
-    """Raises InvalidRequest."""
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.DecodeError as error:
-        raise InvalidRequest.from_decoding("invalid body", error) from error
-    except RecursionError:
-        raise InvalidRequest("invalid body", ["the JSON is nested too deeply"], {}) from None
 
 
 def _too_large() -> ProtocolError:

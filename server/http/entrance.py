@@ -8,11 +8,11 @@ from starlette.routing import Route
 
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.ids import UserId
-from protocol.rest import InvalidRequest
-from protocol.users import SessionBody, SessionInfo, Ticket, TicketBody, UserKind
+from protocol.rest import InvalidRequest, parse_body
+from protocol.users import SessionBody, SessionInfo, SessionOpened, Ticket, TicketBody, UserKind
 from server.http.answers import invalid, json, refusal
 from server.http.asking import concerns, guest_of, signed_in
-from server.http.bodies import decode, json_body
+from server.http.bodies import json_body
 from server.http.sign_in import SignIn
 from server.http.tickets import TICKET_SECONDS, Tickets
 from server.ports import StoreUnavailable
@@ -40,7 +40,7 @@ class Entrance:
         """Set the cookie for a right token."""
         try:
             self._sign_in.allow_list.check(request.headers)
-            body = decode(await json_body(request), SessionBody)
+            body = parse_body(await json_body(request), SessionBody)
             guest, value, seconds = self._sign_in.open_session(body.token, request)
         except InvalidRequest as error:
             return invalid(error)
@@ -48,7 +48,7 @@ class Entrance:
             self._sign_in.tell_refused(request, error)
             return refusal(error)
         self._tell(guest, Deed.SIGN_IN)
-        response = json({"user_id": guest.user})
+        response = json(SessionOpened(guest.user))
         cookie = self._sign_in.cookie.written(request.headers)
         response.set_cookie(cookie.name, value, max_age=seconds, **cookie.attributes)
         return response
@@ -85,7 +85,7 @@ class Entrance:
 
     async def ticket(self, request: Request, user: UserId) -> Response:
         """A ticket for a socket of one's own; a service account names whose it is."""
-        body = decode(await json_body(request), TicketBody)
+        body = parse_body(await json_body(request), TicketBody)
         guest = self._holder(guest_of(request), body.on_behalf_of)
         if body.on_behalf_of is not None:
             concerns(request, user=guest.user)

@@ -4,6 +4,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from protocol.rest import AgentState, Alive, Draining, Ready
 from server.http.answers import json
 from server.ports import AgentUnavailable
 from server.runs.rooms import Rooms
@@ -20,20 +21,20 @@ class Health:
         return [Route("/healthz", self.healthz), Route("/readyz", self.readyz)]
 
     async def healthz(self, request: Request) -> Response:
-        return json({"status": "ok", "build": self._build})
+        return json(Alive(build=self._build))
 
     async def readyz(self, request: Request) -> Response:
         """200 when requests are taken. Whether an agent can start is told beside it: a server
         without one still shows its runs and says what is missing."""
         if self._gate.closed:
-            return json({"status": "draining"}, 503)
-        return json({"status": "ready", "agent": await self._agent()})
+            return json(Draining(), 503)
+        return json(Ready(agent=await self._agent()))
 
-    async def _agent(self) -> dict[str, object]:
+    async def _agent(self) -> AgentState:
         try:
             version = await self._rooms.agent.check()
         except AgentUnavailable as error:
-            return {"available": False, "reason": error.reason, "hint": error.hint}
+            return AgentState(available=False, reason=error.reason, hint=error.hint)
         if self._rooms.models.none:
-            return {"available": False, "reason": "no_endpoint", "hint": "run `podium setup`"}
-        return {"available": True, "version": version}
+            return AgentState(available=False, reason="no_endpoint", hint="run `podium setup`")
+        return AgentState(available=True, version=version)

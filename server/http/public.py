@@ -46,15 +46,15 @@ class SessionCookie:
     def __init__(self, public_url: str) -> None:
         self._origin = origin_of(public_url) if public_url else None
         self._direct = Cookie(NAME, "/", secure=False)
-        self._public = _public(public_url) if public_url else self._direct
+        self.public = _public(public_url) if public_url else self._direct
 
     def written(self, headers: Headers) -> Cookie:
         """The cookie for the address that this request was sent to."""
-        return self._direct if self._is_direct(headers) else self._public
+        return self._direct if self._is_direct(headers) else self.public
 
     def read(self, headers: Headers, cookies: Mapping[str, str]) -> str | None:
         """The value that a request has brought. The plain name counts only on this machine."""
-        value = cookies.get(self._public.name)
+        value = cookies.get(self.public.name)
         if value is None and self._is_direct(headers):
             value = cookies.get(self._direct.name)
         return value

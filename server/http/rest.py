@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import msgspec
-from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
@@ -11,13 +10,31 @@ from starlette.routing import Route
 from flows.registry import Catalogue
 from flows.report import markdown
 from protocol.errors import ErrorCode, ProtocolError
-from protocol.ids import StepId, UserId
+from protocol.ids import UserId
 from protocol.report import Report
-from protocol.rest import LIST_LIMIT, parse_launch, parse_list_query
+from protocol.rest import (
+    LIST_LIMIT,
+    Cancelled,
+    Finishing,
+    FlowList,
+    Launched,
+    NotCancelled,
+    PlanBody,
+    Planned,
+    ProjectBody,
+    ProjectList,
+    RerunBody,
+    RunDetail,
+    RunList,
+    UnknownFlow,
+    parse_body,
+    parse_launch,
+    parse_list_query,
+)
 from server.access import visible_run
 from server.http.answers import json
 from server.http.asking import Handler, concerns, run_of, signed_in
-from server.http.bodies import decode, json_body
+from server.http.bodies import json_body
 from server.http.sign_in import SignIn
 from server.http.users import require_operator
 from server.ports import RunRecord, Store, Trees
@@ -26,15 +43,6 @@ from server.runs.runner import Runner
 from server.users.audit import Deed
 
 KEY_LIMIT = 200
-
-
-class ProjectBody(Struct, frozen=True):
-    path: str
-
-
-class RerunBody(Struct, frozen=True):
-    key: str | None = None
-    steps: list[StepId] = []
 
 
 class Rest:
@@ -86,7 +94,7 @@ class Rest:
             flow_name=body.flow_name,
             band=body.band,
             input=body.input,
-            model=body.model,
+            model=body.model or None,
         )
         try:
             launched = await self._launcher.launch(user, launch, key=_key(request))
@@ -95,7 +103,7 @@ class Rest:
                 return self._unknown_flow(error)
             raise
         concerns(request, run_id=launched.run.id)
-        return json({"run_id": launched.run.id}, 201 if launched.created else 200)
+        return json(Launched(launched.run.id), 201 if launched.created else 200)
 
     async def list_runs(self, request: Request, user: UserId) -> Response:
         query = parse_list_query(request.query_params)
@@ -104,33 +112,33 @@ class Rest:
         runs = await self._store.runs(
             user, project_id=query.project_id, before=query.before, limit=LIST_LIMIT
         )
-        return json({"runs": runs})
+        return json(RunList(runs))
 
     async def get_run(self, request: Request, user: UserId) -> Response:
         record = await self._run_of(request, user)
-        return json({"run": record.run, "steps": await self._store.steps(record.run.id)})
+        return json(RunDetail(record.run, await self._store.steps(record.run.id)))
 
     async def cancel(self, request: Request, user: UserId) -> Response:
         record = await self._run_of(request, user)
         status = record.run.status
         if status.terminal or status.value == "cancelling":
-            return json({"error": f"cannot cancel run in status '{status.value}'"}, 409)
+            return json(NotCancelled(f"cannot cancel run in status '{status.value}'"), 409)
         if await self._runner.cancel(record) == "already_terminal":
-            return json({"error": "run is no longer running"}, 409)
-        return json({"cancelled": True})
+            return json(NotCancelled("run is no longer running"), 409)
+        return json(Cancelled())
 
     async def finish(self, request: Request, user: UserId) -> Response:
         await self._runner.finish(await self._run_of(request, user))
-        return json({"finishing": True})
+        return json(Finishing())
 
     async def rerun(self, request: Request, user: UserId) -> Response:
         record = await self._run_of(request, user)
-        body = decode(await json_body(request), RerunBody)
+        body = parse_body(await json_body(request), RerunBody)
         launched = await self._launcher.rerun(
             user, record, again=body.steps, key=_key(request) or body.key
         )
         concerns(request, run_id=launched.run.id)
-        return json({"run_id": launched.run.id}, 201 if launched.created else 200)
+        return json(Launched(launched.run.id), 201 if launched.created else 200)
 
     async def report_markdown(self, request: Request, user: UserId) -> Response:
         report = msgspec.json.decode(await self._report(request, user), type=Report)
@@ -154,20 +162,21 @@ class Rest:
     # --- plans, flows, projects -----------------------------------------------------------------
 
     async def plan(self, request: Request, user: UserId) -> Response:
-        launch = decode(await json_body(request), LaunchRequest)
-        return json({"plan": (await self._launcher.plan(user, launch)).plan})
+        body = parse_body(await json_body(request), PlanBody)
+        launch = msgspec.convert(body, LaunchRequest, from_attributes=True)
+        return json(Planned((await self._launcher.plan(user, launch)).plan))
 
     async def flows(self, request: Request, user: UserId) -> Response:
         models = self._launcher.models(user)
-        return json({"flows": self._catalogue.infos(), "models": models})
+        return json(FlowList(self._catalogue.infos(), models))
 
     async def projects(self, request: Request, user: UserId) -> Response:
-        return json({"projects": await self._store.projects(user)})
+        return json(ProjectList(await self._store.projects(user)))
 
     async def add_project(self, request: Request, user: UserId) -> Response:
         """The operator makes a path a project. Everybody else is answered with a project that is
         theirs already; nothing is looked for on the disk then, which would tell what is there."""
-        body = decode(await json_body(request), ProjectBody)
+        body = parse_body(await json_body(request), ProjectBody)
         for project in await self._store.projects(user):
             if project.path == body.path:
                 return json(project)
@@ -179,8 +188,7 @@ class Rest:
 
     def _unknown_flow(self, error: ProtocolError) -> Response:
         known = sorted(info.name for info in self._catalogue.infos())
-        body = {"error": error.code.value, "message": error.message, "known_flows": known}
-        return json(body, 422)
+        return json(UnknownFlow(message=error.message, known_flows=known), 422)
 
 
 def _key(request: Request) -> str | None:

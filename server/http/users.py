@@ -9,10 +9,11 @@ from starlette.routing import Route
 
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.ids import UserId
+from protocol.rest import parse_body
 from protocol.users import Admitted, NewToken, NewUser, ProjectChange, UserKind, UserList
 from server.http.answers import json
 from server.http.asking import concerns, guest_of, signed_in
-from server.http.bodies import decode, json_body
+from server.http.bodies import json_body
 from server.http.sign_in import SignIn
 from server.users.audit import Deed
 
@@ -42,13 +43,13 @@ class UserRoutes:
         return json(UserList(await self._accounts.all()))
 
     async def add(self, request: Request) -> Response:
-        new = decode(await json_body(request), NewUser)
+        new = parse_body(await json_body(request), NewUser)
         concerns(request, user=new.name)
         admitted = await self._accounts.add(new)
         return json(self._with_link(request, admitted), 201)
 
     async def add_token(self, request: Request) -> Response:
-        wanted = decode(await json_body(request), NewToken)
+        wanted = parse_body(await json_body(request), NewToken)
         name = _name(request)
         admitted = await self._accounts.new_token(name, wanted)
         concerns(request, token_id=admitted.token_id)
@@ -64,7 +65,7 @@ class UserRoutes:
         return json(info)
 
     async def change(self, request: Request) -> Response:
-        change = decode(await json_body(request), ProjectChange)
+        change = parse_body(await json_body(request), ProjectChange)
         return json(await self._accounts.change_projects(_name(request), change))
 
     def _with_link(self, request: Request, admitted: Admitted) -> Admitted:

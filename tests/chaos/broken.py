@@ -61,6 +61,7 @@ def write_in_turn(change: pytest.MonkeyPatch) -> None:
             await flush(it)
 
     change.setattr(FramedOutbox, "flush", flush_in_turn)
+    change.setattr(FramedOutbox, "express", lambda it, batch: False)
 
 
 def never_ping(change: pytest.MonkeyPatch) -> None:

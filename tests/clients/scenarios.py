@@ -492,7 +492,7 @@ COMMANDS = [
         answers={"it": {"error": "not_found"}},
     ),
     Scenario(
-        "an error code of a newer server is an error",
+        "busy without a time is for the caller to decide about",
         (*greets(), cancel("it"), Expect({"type": "cancel"}), Deny("busy")),
         answers={"it": {"error": "busy"}},
     ),

@@ -22,7 +22,7 @@ from tests.clients.runners import CLIENT_JS, RUNNER_JS, ProcessRunner
 from tests.clients.scenarios import BY_NAME, SCENARIOS
 from tests.clients.script import Answer, App, Expect, Hears, Move, Scenario
 from tests.clients.stage import Failed, plays
-from tests.server.harness import TOKEN, house
+from tests.server.people import admit, shared_house
 
 PAGE = (Path(__file__).parents[2] / "docs" / "write-a-client.md").read_text("utf-8")
 SOURCE = CLIENT_JS.read_text("utf-8")
@@ -144,7 +144,7 @@ async def serving(app: Starlette, listener: socket.socket) -> AsyncIterator[None
 async def test_the_chat_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         origin = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        async with house(tmp_path, allowed_origins=[origin]) as home:
+        async with shared_house(tmp_path, allowed_origins=[origin]) as home:
             html = block("html", "new PodiumClient")
             assert html.count("http://127.0.0.1:8765") == 2
             html = html.replace("http://127.0.0.1:8765", home.url)
@@ -153,8 +153,9 @@ async def test_the_chat_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             )
             monkeypatch.chdir(tmp_path)
             monkeypatch.setenv("PODIUM_URL", home.url)
-            monkeypatch.setenv("PODIUM_SERVICE_TOKEN", TOKEN)
-            bearer = {"Authorization": f"Bearer {TOKEN}"}
+            service = await admit(home, "chat", service=True)
+            monkeypatch.setenv("PODIUM_SERVICE_TOKEN", service.token)
+            bearer = (await admit(home, "ann", tmp_path / "project")).bearer
             chat: dict[str, Any] = {}
             exec(compile(block("python", "podium-ticket"), "chat.py", "exec"), chat)
             async with serving(chat["app"], listener), chat["PODIUM"], page() as view:

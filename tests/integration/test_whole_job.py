@@ -28,6 +28,7 @@ from server.client import Client
 from server.demo.app import scripted
 from server.demo.wire import ChatRequest
 from tests.fakes.model import FakeModel, Gate, serving
+from tests.integration.documented import as_documented
 from tests.integration.servers import Server, podium
 
 pytestmark = [pytest.mark.real_agent, pytest.mark.timeout(180)]
@@ -101,7 +102,10 @@ async def test_real_agents_review_a_repository_live(tmp_path: Path) -> None:
         run_id = await launch(client, '/code-review small shop "errors"', key="a")
         frames = await all_frames(client, run_id)
         report = await report_of(client, run_id)
+        assert server.place is not None
+        documented = await as_documented(server.place, run_id)
 
+    assert {"flow_run_step_receipt", "flow_run_step_tool", "flow_run_report"} <= documented
     assert [frame.seq for frame in frames] == list(range(1, len(frames) + 1))
     assert isinstance(frames[-1], FlowRunFinished)
     assert frames[-1].status is RunStatus.COMPLETED

@@ -64,8 +64,8 @@ def test_a_project_id_is_read_in_either_case() -> None:
 
 
 def test_no_model_and_an_empty_one_are_the_same() -> None:
-    assert parse().model is None
-    assert parse(model="").model is None
+    assert parse().model is msgspec.UNSET
+    assert parse(model="").model is msgspec.UNSET
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"\xff", b"[" * 20_000, b'{"input":1e999}'])

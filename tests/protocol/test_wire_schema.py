@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
 import msgspec
 import pytest
@@ -13,7 +13,8 @@ from jsonschema import Draft202012Validator
 from protocol.commands import Command
 from protocol.errors import CLOSE_RULES, ErrorCode
 from protocol.frames import ControlFrame, StoredFrame
-from protocol.schema import wire_schema
+from protocol.rest import PlanBody
+from protocol.schema import Components, wire_schema
 from tests.protocol.golden import stored_lines
 
 FRAMES = [json.loads(line) for line in stored_lines("frames.jsonl")]
@@ -93,3 +94,33 @@ def test_the_order_does_not_depend_on_the_process() -> None:
     }
     assert len(outputs) == 1
     assert json.loads(outputs.pop()) == wire_schema()
+
+
+class Sent(msgspec.Struct, frozen=True, kw_only=True):
+    name: Annotated[str, msgspec.Meta(pattern=r"\A[a-z]+\Z")]
+    size: int = 0
+    """In bytes."""
+
+
+class Spare(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    name: str
+    size: int = 0
+
+
+def test_a_key_is_required_where_it_is_always_there() -> None:
+    components = Components(
+        [Sent, Spare, PlanBody], "#/$defs/", docs={"Sent": {"size": "In bytes."}}
+    )
+    sent, spare, asked = (components.definitions[name] for name in ("Sent", "Spare", "PlanBody"))
+    assert sent["required"] == ["name", "size"]
+    assert sent["properties"]["size"] == {"type": "integer", "description": "In bytes."}
+    assert spare["required"] == ["name"]
+    assert spare["properties"]["size"] == {"type": "integer", "default": 0}
+    assert asked["required"] == [], "a client leaves out what has a default"
+    assert components.of(Sent) == {"$ref": "#/$defs/Sent"}
+
+
+def test_a_pattern_is_one_that_javascript_knows() -> None:
+    components = Components([Sent, Annotated[str, msgspec.Meta(pattern=r"\Ab\Z")]], "#/", docs={})
+    assert components.definitions["Sent"]["properties"]["name"]["pattern"] == "^[a-z]+$"
+    assert components.of(Annotated[str, msgspec.Meta(pattern=r"\Ab\Z")])["pattern"] == "^b$"

@@ -223,7 +223,7 @@ class Client:
             {},
             {"after": Cursor(gen=self.gen, seq=max(0, self.last - 2))},
             {"after": Cursor(gen=self.gen, seq=self.last + 3)},
-            {"after": Cursor(gen=self.gen + 1, seq=self.last)},
+            {"after": Cursor(gen=self.gen + 1_000, seq=self.last)},  # one that never was
             {"tail": 2},
         ]  # fmt: skip
         way = ways[number % len(ways)]

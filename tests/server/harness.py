@@ -17,6 +17,7 @@ from server.ports import Clock
 from server.serve import configured, listen
 from server.settings import EndpointSettings, Settings
 from tests.fakes.agent import FakeAgent
+from tests.server.contracts import SocketContract, Watched, rest_contract, socket_contract
 
 TOKEN = "a-token-of-the-test"
 WAIT_SECONDS = 20.0
@@ -43,12 +44,16 @@ class House:
         url: str,
         http: httpx.AsyncClient,
         server: uvicorn.Server,
+        watched: Watched,
+        frames: SocketContract,
     ) -> None:
         self.podium = podium
         self.server = server
         self.agent = agent
         self.url = url
         self.http = http
+        self.watched = watched
+        self.frames = frames
         self.project_id = ""
 
     def body(self, **changes: Any) -> dict[str, Any]:
@@ -76,7 +81,7 @@ class House:
             subprotocols=["podium.v1"],  # type: ignore[list-item]
             proxy=None,
         ) as opened_socket:
-            yield Socket(opened_socket)
+            yield Socket(opened_socket, self.frames)
 
     async def end_of(self, run_id: str) -> list[dict[str, Any]]:
         """All frames of a run, once it has ended."""
@@ -86,8 +91,11 @@ class House:
 
 
 class Socket:
-    def __init__(self, connection: ClientConnection) -> None:
+    """Every frame that it receives is held against the server's own document."""
+
+    def __init__(self, connection: ClientConnection, contract: SocketContract) -> None:
         self.connection = connection
+        self._contract = contract
 
     async def send(self, **message: Any) -> None:
         await self.connection.send(json.dumps(message))
@@ -95,7 +103,8 @@ class Socket:
     async def receive(self) -> dict[str, Any]:
         async with asyncio.timeout(WAIT_SECONDS):
             frame: dict[str, Any] = json.loads(await self.connection.recv())
-            return frame
+        self._contract.check(frame)
+        return frame
 
     async def until(self, **wanted: Any) -> dict[str, Any]:
         """The next frame that has these fields."""
@@ -160,12 +169,15 @@ async def house(
             agent=fake,
             clock=clock,
         ) as podium:
-            server = _Server(await configured(podium.app, settings.limits, grace_seconds=1))
+            watched = Watched(podium.app)
+            server = _Server(await configured(watched, settings.limits, grace_seconds=1))
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             headers = {"Authorization": f"Bearer {TOKEN}"}
             async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False) as http:
-                home = House(podium, fake, url, http, server)
+                watched.contract = rest_contract((await http.get("/openapi.json")).content)
+                frames = socket_contract((await http.get("/asyncapi.json")).content)
+                home = House(podium, fake, url, http, server, watched, frames)
                 home.project_id = (await http.get("/api/projects")).json()["projects"][0]["id"]
                 try:
                     yield home
@@ -173,3 +185,4 @@ async def house(
                     server.should_exit = True
                     with suppress(asyncio.CancelledError):
                         await serving
+                watched.require_none()

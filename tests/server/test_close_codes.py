@@ -86,7 +86,7 @@ async def no_subprotocol(home: House, clock: MovedClock) -> tuple[int, str]:
     address = home.url.replace("http", "ws") + "/api/ws"
     bearer = {"Authorization": f"Bearer {TOKEN}"}
     async with connect(address, additional_headers=bearer, proxy=None) as opened:
-        return await ending(Socket(opened))
+        return await ending(Socket(opened, home.frames))
 
 
 async def huge(home: House, clock: MovedClock) -> tuple[int, str]:

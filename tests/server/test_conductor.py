@@ -170,7 +170,7 @@ async def test_a_stop_while_the_end_of_a_code_step_is_recorded_loses_nothing(
 async def test_a_disk_that_stays_full_holds_no_stop_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def full(*_: Any) -> None:
+    async def full(*_: Any, **__: Any) -> None:
         raise StoreUnavailable("the disk is full")
 
     monkeypatch.setattr(runner, "STOP_SECONDS", 0.1)

@@ -22,6 +22,7 @@ from server.channel import websocket
 from server.channel.session import Session
 from server.local import ServerFile, running_server
 from server.stopping import BASE_MS, MAX_WINDOW_MS, return_times
+from tests.server.contracts import SocketContract, socket_contract
 from tests.server.harness import TOKEN, WAIT_SECONDS, House, Socket, house, repository
 from tests.server.raw_peer import TEXT, frame, raw_peer
 from tests.server.readers import Reader, Talker
@@ -39,6 +40,7 @@ class Process(NamedTuple):
     place: ServerFile
     http: httpx.AsyncClient
     run_id: str
+    contract: SocketContract
 
     @asynccontextmanager
     async def socket(self) -> AsyncIterator[Socket]:
@@ -48,7 +50,7 @@ class Process(NamedTuple):
             subprotocols=["podium.v1"],  # type: ignore[list-item]
             proxy=None,
         ) as opened:
-            yield Socket(opened)
+            yield Socket(opened, self.contract)
 
 
 @asynccontextmanager
@@ -64,7 +66,8 @@ async def serving(place: Path) -> AsyncIterator[Process]:
                 assert process.returncode is None
         async with httpx.AsyncClient(base_url=found.url, headers=BEARER, trust_env=False) as http:
             run_id = await launched(http)
-            yield Process(process, found, http, run_id)
+            contract = socket_contract((await http.get("/asyncapi.json")).content)
+            yield Process(process, found, http, run_id, contract)
     finally:
         if process.returncode is None:
             process.kill()
