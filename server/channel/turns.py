@@ -25,5 +25,5 @@ class Turns:
             yield
         finally:
             done.set()
-            if self._last[run_id] is done:
+            if self._last.get(run_id) is done:
                 del self._last[run_id]

@@ -422,10 +422,12 @@ class Session:
 
     async def _round(self) -> bool:
         """Fill the outbox; True when there may be more already."""
-        while self._control:
-            self._outbox.control(self._control.popleft())
-        if self._leaving:
-            await self._let_answers_go()
+        while self._control or self._leaving:
+            # Again: what is queued while the answers leave comes before the frames that it begins.
+            while self._control:
+                self._outbox.control(self._control.popleft())
+            if self._leaving:
+                await self._let_answers_go()
         if self._closing not in (None, CloseCode.RESTART):
             return False
         try:

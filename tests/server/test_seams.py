@@ -7,17 +7,22 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from websockets.protocol import State
 
+from protocol.commands import Subscribe
+from protocol.ids import RunId
 from server.channel import websocket
 from server.channel.delivery import Delivery
+from server.channel.turns import Turns
 from server.channel.websocket import Session
 from server.limits import LimitSettings
 from server.ports import StoreUnavailable
-from tests.server.harness import House, house
+from server.users.directory import LOCAL_USER
+from tests.server.harness import WAIT_SECONDS, House, house
 from tests.server.people import Person, admit, shared_house
 from tests.server.raw_peer import CLOSE, TEXT, RawPeer, frame, raw_peer, subscribing
 from tests.server.readers import Talker
-from tests.server.stalling import stuck
+from tests.server.stalling import stuck, wire_of
 
 
 def message(**fields: object) -> bytes:
@@ -135,3 +140,63 @@ async def test_a_launch_whose_run_cannot_be_read_has_one_answer(
             assert (await wire.until(id="1"))["code"] == "store_unavailable"
         answers = [await wire.ask(id="1", **launch)]
         assert [it.get("created") for it in answers] == [False]
+
+
+async def test_who_waits_for_a_turn_may_leave() -> None:
+    """Several at once, as when their socket ends; whoever comes then waits for nobody."""
+    turns, run_id = Turns(), RunId("r")
+
+    async def take() -> None:
+        async with turns.of(run_id):
+            await asyncio.Event().wait()
+
+    taking = [asyncio.create_task(take()) for _ in range(4)]
+    await asyncio.sleep(0)
+    for task in reversed(taking):
+        task.cancel()
+    ended = await asyncio.gather(*taking, return_exceptions=True)
+    assert [type(it) for it in ended] == [asyncio.CancelledError] * 4
+    async with asyncio.timeout(1), turns.of(run_id):
+        pass
+    assert not turns._last
+
+
+async def test_what_is_answered_while_answers_leave_comes_before_its_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer waits for a slow peer there, and messages are done meanwhile."""
+    let_go = Session._let_answers_go
+    async with house(tmp_path) as home:
+        run_id = RunId(await home.launch())
+        await home.end_of(run_id)
+
+        async def meanwhile(session: Session) -> None:
+            await let_go(session)
+            monkeypatch.setattr(Session, "_let_answers_go", let_go)
+            subscribe = Subscribe(id="s", run_id=run_id)
+            await session._commands.answer(
+                LOCAL_USER, subscribe, delivery=session._delivery, send=session.send
+            )
+
+        monkeypatch.setattr(Session, "_let_answers_go", meanwhile)
+        async with home.socket() as wire:
+            await wire.send(type="ping", id="p")
+            frames = [await wire.receive() for _ in range(5)]
+    kinds = [frame["type"].removeprefix("flow_run_") for frame in frames]
+    assert kinds[1:] == ["ack", "ack", "subscribed", "created"]
+
+
+async def test_a_stop_takes_a_peer_that_is_leaving(tmp_path: Path) -> None:
+    """It has said so, and has not taken yet what was on its way."""
+    async with house(tmp_path, agent=Talker(2_500), stall_seconds=600.0) as home:
+        run_id = await home.launch()
+        await home.end_of(run_id)
+        async with raw_peer(home.url) as peer:
+            await peer.send(subscribing(run_id))
+            wire = wire_of(await stuck(home))
+            await peer.send(frame(CLOSE, b"\x03\xe8"))
+            async with asyncio.timeout(WAIT_SECONDS):
+                while wire.conn.state is State.OPEN:
+                    await asyncio.sleep(0)
+            wire.shutdown()
+            await peer.ended()
