@@ -10,7 +10,7 @@ Subscribing again puts a new Following in place of the old one: a shell that fin
 `following[run_id]` to be another object than before drops what it has read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -233,13 +233,15 @@ class Connection:
 
     # --- subscriptions --------------------------------------------------------------------------
 
-    def check_room(self, run_id: RunId) -> None:
-        """Raise ProtocolError when following this run would be one too many."""
-        if run_id in self.following or len(self.following) < self._limits.subscriptions:
+    def check_room(self, run_id: RunId, opening: Collection[RunId] = ()) -> None:
+        """Raise ProtocolError when following this run would be one too many; `opening` are those
+        that are about to be followed."""
+        taken = self.following.keys() | opening
+        if run_id in taken or len(taken) < self._limits.subscriptions:
             return
         raise ProtocolError(
             ErrorCode.BUSY,
-            f"this connection follows {len(self.following)} runs already",
+            f"this connection follows {len(taken)} runs already",
             field="run_id",
             hint="unsubscribe from runs that have ended",
         )

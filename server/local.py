@@ -13,6 +13,8 @@ import httpx
 import msgspec
 from msgspec import Struct
 
+from server.stores.migrate import is_held
+
 START_SECONDS = 30.0
 STOP_SECONDS = 20.0
 LOG_TAIL = 2_000
@@ -54,9 +56,12 @@ def read_server_file(directory: Path) -> ServerFile | None:
 
 
 async def running_server(directory: Path) -> ServerFile | None:
-    """The server of DIR, if it answers."""
+    """The server of DIR, if it runs and answers."""
     found = await asyncio.to_thread(read_server_file, directory)
-    return found if found is not None and await _answers(found.url) else None
+    # One that was killed leaves its file behind: who has its port now must not get its token.
+    if found is None or not await asyncio.to_thread(is_held, directory):
+        return None
+    return found if await _answers(found.url) else None
 
 
 @asynccontextmanager

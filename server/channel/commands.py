@@ -86,16 +86,19 @@ class Commands:
                 await self._runner.finish(await visible_run(self._store, user, command.run_id))
                 send(FlowRunAck(id=command.id, run_id=command.run_id, outcome="finishing"))
             case Subscribe():
-                record = await visible_run(self._store, user, command.run_id)
-                answer, begin = await delivery.follow(record, command)
-                send(FlowRunAck(id=command.id, run_id=command.run_id))
-                send(answer)
-                begin()
+                # Else a pane that is closed as soon as it was opened would be followed for ever.
+                async with delivery.turns.of(command.run_id):
+                    record = await visible_run(self._store, user, command.run_id)
+                    answer, begin = await delivery.follow(record, command)
+                    send(FlowRunAck(id=command.id, run_id=command.run_id))
+                    send(answer)
+                    begin()
             case Unsubscribe(run_id=run_id):
                 if run_id is None:
                     delivery.index.unfollow()
                 else:
-                    delivery.unfollow(run_id)
+                    async with delivery.turns.of(run_id):
+                        delivery.unfollow(run_id)
                 send(FlowRunAck(id=command.id, run_id=run_id))
             case Flows():
                 models = self._launcher.models(user)
@@ -118,13 +121,20 @@ class Commands:
         delivery: Delivery,
         send: Callable[[ControlFrame], None],
     ) -> None:
+        if command.subscribe:
+            delivery.check_room()  # a run that is refused to a pane would go on unseen
         launched = await self._launcher.launch(user, _request(command), key=command.key)
         run_id = launched.run.id
-        send(FlowRunAck(id=command.id, run_id=run_id, created=launched.created))
-        if command.subscribe:
+        ack = FlowRunAck(id=command.id, run_id=run_id, created=launched.created)
+        if not command.subscribe:
+            send(ack)
+            return
+        # The ack is the last thing that can fail: a message has one answer.
+        async with delivery.turns.of(run_id):
             record = await visible_run(self._store, user, run_id)
             subscription = Subscribe(id=command.id, run_id=run_id)
             answer, begin = await delivery.follow(record, subscription)
+            send(ack)
             send(answer)
             begin()
 

@@ -24,6 +24,7 @@ from server.channel.fetching import Fetch
 from server.channel.framing import batch_of
 from server.channel.index import Index
 from server.channel.outbox import Outbox
+from server.channel.turns import Turns
 from server.ports import Batch, Hub, LogHead, Page, RunRecord, Store, StoreUnavailable
 
 
@@ -60,6 +61,7 @@ class Delivery:
         self._wake = wake
         self._express = express
         self.index = Index(store=store, hub=hub, wake=wake)
+        self.turns = Turns()
         self._opening: Counter[RunId] = Counter()
         """Subscriptions that are registered and not begun."""
         self._due: dict[RunId, None] = {}
@@ -70,6 +72,10 @@ class Delivery:
 
     # --- subscriptions --------------------------------------------------------------------------
 
+    def check_room(self) -> None:
+        """Raise ProtocolError when a further run would be one too many."""
+        self._connection.check_room(RunId(""), self._opening)
+
     async def follow(
         self, record: RunRecord, command: Subscribe
     ) -> tuple[FlowRunSubscribed | FlowRunReset, Callable[[], None]]:
@@ -79,7 +85,7 @@ class Delivery:
         that none of them can overtake it. Subscribing again moves the cursor.
         """
         run_id = record.run.id
-        self._connection.check_room(run_id)
+        self._connection.check_room(run_id, self._opening)
         self._opening[run_id] += 1
         self._hub.listen(run_id, self._published)
         try:

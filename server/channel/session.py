@@ -21,7 +21,7 @@ from server.ports import Batch, Clock, Hub, Store, StoreUnavailable
 from server.users.directory import Guest
 
 CLOSE_SECONDS = 10.0
-"""So long a close may wait for a peer that reads slowly."""
+"""So long a close may wait for a peer that reads slowly; and before it, so long what is queued."""
 MAX_CONTROL = 2_048
 """Control frames that may wait for one socket; more means that its reader is dead."""
 
@@ -67,6 +67,7 @@ class Session:
         self._leaving: list[Command] = []
         """Those whose answers wait to leave."""
         self._closing: CloseCode | None = None
+        self._cut: asyncio.TimerHandle | None = None
         self._resting = False
         """Whether the writer waits for something to do."""
 
@@ -78,17 +79,22 @@ class Session:
         """Queue a control frame; it leaves before any frame of a run that is not sent yet."""
         if len(self._control) < MAX_CONTROL:
             self._control.append(frame)
-        else:
-            self._closing = CloseCode.OVERLOADED
-        self._wake.set()
+            self._wake.set()
+        elif self._closing is None:
+            self.end(CloseCode.OVERLOADED)
 
     def beat(self, at: str) -> None:
         """Queue a heartbeat."""
         self.send(self._delivery.heartbeat(at))
 
     def end(self, code: CloseCode) -> None:
-        """Close the socket once what is queued has left."""
-        self._closing = code
+        """Close the socket once what is queued has left, and take no message any more. A stop does
+        not replace an earlier end: who was signed out is shown nothing more. A peer that takes
+        byte for byte cannot put it off for longer than CLOSE_SECONDS."""
+        if self._closing is None or code is not CloseCode.RESTART:
+            self._closing = code
+        if self._cut is None:
+            self._cut = asyncio.get_running_loop().call_later(CLOSE_SECONDS, self._outbox.abort)
         self._wake.set()
 
     def forget_request(self) -> None:
@@ -121,6 +127,8 @@ class Session:
             # The log cannot be read now: the client comes back, with its cursor.
             code = CloseCode.OVERLOADED
         finally:
+            if self._cut is not None:
+                self._cut.cancel()
             self._delivery.close()
             self._traffic.closes[code] += code is not CloseCode.GOING_AWAY  # that one left itself
             await self._close(code)
@@ -138,6 +146,8 @@ class Session:
             message = await self.websocket.receive()
             if message["type"] == "websocket.disconnect":
                 return
+            if self._closing is not None:
+                continue  # nobody is left to do it for; read on, so that the close is not missed
             text = message.get("text")
             data: str | bytes = text if text is not None else message["bytes"]
             for effect in self._connection.receive(data, self._clock.monotonic()):
@@ -228,10 +238,12 @@ class Session:
 
     async def _round(self) -> bool:
         """Fill the outbox; True when there may be more already."""
-        while self._control:
-            self._outbox.control(self._control.popleft())
-        if self._leaving:
-            await self._let_answers_go()
+        while self._control or self._leaving:
+            # Again: what is queued while the answers leave comes before the frames that it begins.
+            while self._control:
+                self._outbox.control(self._control.popleft())
+            if self._leaving:
+                await self._let_answers_go()
         if self._closing not in (None, CloseCode.RESTART):
             return False
         try:

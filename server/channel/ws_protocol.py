@@ -202,6 +202,9 @@ class PaneProtocol(WebSocketsSansIOProtocol):
 
     def shutdown(self) -> None:
         """The server ends: it does not wait for what the peer has not taken by now."""
+        if self.conn.state is State.CLOSING:
+            # The peer closes, or was refused: uvicorn would fail to close it once more.
+            self.close_sent = True
         super().shutdown()
         if self.buffered:
             self._free_in(SHUTDOWN_SECONDS)

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import sqlite3
+import time
 from contextlib import closing
 from importlib import resources
 from pathlib import Path
@@ -21,11 +22,21 @@ class SchemaTooNew(StoreUnavailable):
     """The database was written by a newer podium."""
 
 
+LOCK_TRIES, LOCK_PAUSE = 25, 0.02
+"""Somebody who only asks whether DIR is held has it for a moment."""
+
+
 def lock(directory: Path) -> IO[str]:
-    """Hold DIR for this process until the returned file is closed; raises StoreLocked."""
+    """Hold DIR for this process until the returned file is closed; raises StoreLocked. Blocks for
+    half a second at most."""
     file = (directory / "lock").open("a+", encoding="ascii")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for _ in range(LOCK_TRIES - 1):
+            if _taken(file, fcntl.LOCK_EX):
+                break
+            time.sleep(LOCK_PAUSE)
+        else:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         file.seek(0)
         holder = file.read().strip() or "unknown"
@@ -38,6 +49,23 @@ def lock(directory: Path) -> IO[str]:
     file.write(str(os.getpid()))
     file.flush()
     return file
+
+
+def is_held(directory: Path) -> bool:
+    """Whether a process holds DIR. A server that was killed holds nothing any more."""
+    try:
+        with (directory / "lock").open(encoding="ascii") as file:
+            return not _taken(file, fcntl.LOCK_SH)
+    except FileNotFoundError:
+        return False
+
+
+def _taken(file: IO[str], kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def prepare(path: Path, *, boot_id: str) -> None:

@@ -19,7 +19,7 @@ from protocol.users import (
     UserKind,
 )
 from server import guards
-from server.ports import Clock, NameTaken, Store, TokenRecord, UserRecord, UserStore
+from server.ports import Clock, Store, TokenRecord, UserRecord, UserStore
 from server.settings import Settings
 from server.shielding import to_the_end
 from server.users.directory import Directory
@@ -119,17 +119,18 @@ class Accounts:
     async def _add(self, new: NewUser) -> Admitted:
         kind = UserKind.SERVICE if new.service else UserKind.USER
         earlier = self.directory.user(new.name)
+        back = earlier is not None and earlier.revoked_at is not None and new.again
+        if earlier is not None and back:
+            _check_kind(earlier, kind)
+        elif self.directory.has_name(new.name):
+            raise _taken(new.name, earlier)
         projects = [project.id for project in await self._registered(new.projects)]
         user_id = UserId(new.name)
         token, record = self._made(user_id, new)
-        if earlier is not None and earlier.revoked_at is not None and new.again:
-            _check_kind(earlier, kind)
+        if back:
             await self._users.readmit_user(user_id, projects, record)
         else:
-            try:
-                await self._users.add_user(user_id, kind, projects, record)
-            except NameTaken as error:
-                raise _taken(new.name, earlier) from error
+            await self._users.add_user(user_id, kind, projects, record)
         return await self._admitted(user_id, record, token)
 
     async def _new_token(self, name: str, wanted: NewToken) -> Admitted:

@@ -102,6 +102,10 @@ class Directory:
         """The user of this name, revoked or not."""
         return self._users.get(UserId(name))
 
+    def has_name(self, name: str) -> bool:
+        """Whether there was ever a user of this name, in whatever case."""
+        return any(user.id.lower() == name.lower() for user in self._users.values())
+
     def tokens_of(self, user: UserId) -> list[TokenRecord]:
         """Those of the store; the operator's is not among them."""
         return [token for token in self.people.tokens if token.user_id == user]

@@ -131,7 +131,7 @@ class RawPeer:
 
 
 @asynccontextmanager
-async def raw_peer(url: str) -> AsyncIterator[RawPeer]:
+async def raw_peer(url: str, token: str = TOKEN) -> AsyncIterator[RawPeer]:
     """An accepted socket of `podium.v1` whose kernel keeps little of what it does not read."""
     place = urlsplit(url)
     assert place.hostname is not None
@@ -142,7 +142,7 @@ async def raw_peer(url: str) -> AsyncIterator[RawPeer]:
     with connected:
         loop = asyncio.get_running_loop()
         await loop.sock_connect(connected, (place.hostname, place.port))
-        await peer.send(handshake(place.netloc, TOKEN))
+        await peer.send(handshake(place.netloc, token))
         answer = b""
         while not answer.endswith(b"\r\n\r\n"):
             answer += await peer._take(1)

@@ -209,3 +209,15 @@ async def test_a_store_of_one_user_becomes_one_of_several(
         assert await store.visible(UserId("ann"), RunId("r")) is None
         people = await store.people()
     assert [(user.id, user.kind.value) for user in people.users] == [("local", "operator")]
+
+
+@pytest.mark.parametrize("name", ["ann", "ANN", "local"])
+async def test_a_name_that_is_taken_makes_no_project(
+    home: House, tmp_path: Path, name: str
+) -> None:
+    await admit(home, "ann")
+    other = tmp_path / "other"
+    other.mkdir()
+    before = (await home.http.get("/api/projects")).json()
+    assert (await posted(home, "", name=name, projects=[str(other)]))[:2] == (409, "key_conflict")
+    assert (await home.http.get("/api/projects")).json() == before
