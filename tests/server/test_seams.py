@@ -13,8 +13,8 @@ from protocol.commands import Subscribe
 from protocol.ids import RunId
 from server.channel import websocket
 from server.channel.delivery import Delivery
+from server.channel.session import Session
 from server.channel.turns import Turns
-from server.channel.websocket import Session
 from server.limits import LimitSettings
 from server.ports import StoreUnavailable
 from server.users.directory import LOCAL_USER
