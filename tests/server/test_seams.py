@@ -11,7 +11,7 @@ from websockets.protocol import State
 
 from protocol.commands import Subscribe
 from protocol.ids import RunId
-from server.channel import websocket
+from server.channel import session
 from server.channel.delivery import Delivery
 from server.channel.session import Session
 from server.channel.turns import Turns
@@ -67,7 +67,7 @@ async def test_whose_token_was_revoked_is_answered_no_more(tmp_path: Path) -> No
 async def test_who_reads_drop_by_drop_does_not_put_its_end_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(websocket, "CLOSE_SECONDS", 0.3)
+    monkeypatch.setattr(session, "CLOSE_SECONDS", 0.3)
     async with shared_house(tmp_path, agent=Talker(2_500), stall_seconds=600.0) as home:
         ann = await admit(home, "ann", tmp_path / "project")
         async with stuck_peer(home, ann) as (peer, _):
