@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -158,8 +159,10 @@ class Readers:
 
     def _say(self, words: str) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write(words.encode() + b"\n")
-        self._process.stdin.flush()
+        # Readers that have ended said why before; the answer has it.
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(words.encode() + b"\n")
+            self._process.stdin.flush()
 
     def _answer(self, seconds: float) -> dict[str, Any]:
         answer = line_of(self._process, seconds)
@@ -227,4 +230,5 @@ def ended(process: subprocess.Popen[bytes]) -> None:
     process.wait(STOP_SECONDS)
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
-            pipe.close()
+            with suppress(BrokenPipeError):  # what was never read
+                pipe.close()
