@@ -3,7 +3,7 @@
 import asyncio
 import mimetypes
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from server import __version__
 from server.addresses import path_of
 from server.admission import require_settings_for_all
 from server.agent import agent_of
+from server.background import Work, working
 from server.channel.commands import Commands
 from server.channel.hub import MemoryHub
 from server.channel.traffic import Traffic
@@ -157,12 +158,12 @@ async def opened(
         secret = await asyncio.to_thread(kept_secret, settings.directory / "session.key")
         visits = Visits(accounts.directory, clock=clock)
         accounts.changed.append(visits.changed)
-        keeping = [
-            asyncio.create_task(keep_house(store, clock, frames_days=settings.frames_days)),
-            asyncio.create_task(visits.watch()),
-            asyncio.create_task(trail.run()),
-        ]
-        stack.push_async_callback(_cancelled, keeping)
+        keeping: dict[str, Work] = {
+            "housekeeping": partial(keep_house, store, clock, frames_days=settings.frames_days),
+            "visits": visits.watch,
+            "audit": trail.run,
+        }
+        await stack.enter_async_context(working(clock, keeping))
         sign_in = SignIn(
             accounts,
             allow_list_of(settings),
@@ -185,11 +186,8 @@ async def opened(
             writes=lambda: store.waiting,
             lag=lag,
         )
-        beating = [
-            asyncio.create_task(podium.channel.beat()),
-            asyncio.create_task(lag.watch()),
-        ]
-        stack.push_async_callback(_cancelled, beating)
+        beating = {"heartbeats": podium.channel.beat, "loop lag": lag.watch}
+        await stack.enter_async_context(working(clock, beating))
         stack.push_async_callback(podium.under_way.stop)
         yield podium
 
@@ -288,9 +286,3 @@ def _assemble(
         gate=gate,
         sign_in=sign_in,
     )
-
-
-async def _cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)

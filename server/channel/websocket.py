@@ -1,6 +1,7 @@
 """Every WebSocket of this server: who may open one, its heartbeats, and the stop."""
 
 import asyncio
+from collections import Counter
 from itertools import count
 from typing import NamedTuple
 
@@ -70,6 +71,8 @@ class Channel:
         self._build = build
         self._stall_seconds = stall_seconds
         self._sessions: dict[Session, UserId | None] = {}
+        self._of: Counter[UserId | None] = Counter()
+        """Sockets of each user; of None, those of strangers."""
         self._tickets = tickets
         self._gate = gate
         self._traffic = traffic
@@ -98,7 +101,7 @@ class Channel:
             limits=self._wire_limits, traffic=self._traffic, answered=self._answered,
             number=next(self._numbers),
         )  # fmt: skip
-        self._sessions[session] = None if guest is None else guest.user
+        self._seat(session, None if guest is None else guest.user)
         self._empty.clear()
         try:
             await websocket.accept(subprotocol=SUBPROTOCOL)
@@ -108,7 +111,7 @@ class Channel:
             await session.serve()
         finally:
             self._sign_in.visits.left(session)
-            del self._sessions[session]
+            self._unseat(session)
             if not self._sessions:
                 self._empty.set()
 
@@ -141,7 +144,7 @@ class Channel:
             await self._emptied(ABORT_SECONDS)
 
     def count(self) -> Count:
-        strangers = self._open_of(None)
+        strangers = self._of[None]
         followed = sum(session.subscriptions for session in self._sessions)
         return Count(len(self._sessions) - strangers, strangers, followed)
 
@@ -161,20 +164,21 @@ class Channel:
         guest = self._sign_in.identify_socket(websocket)
         user = None if guest is None else guest.user
         limits = self._limits
-        if self._open_of(user) >= (limits.strangers if user is None else limits.sockets_per_user):
+        if self._of[user] >= (limits.strangers if user is None else limits.sockets_per_user):
             raise _too_many()
         return guest
 
     def _redeem(self, session: Session, ticket: str) -> tuple[Guest, FlowRunHello]:
         """Make a socket that of the ticket's user; raises ProtocolError."""
         guest = self._tickets.redeem(ticket, peer=self._sign_in.address(session.websocket))
-        if self._open_of(guest.user) >= self._limits.sockets_per_user:
+        if self._of[guest.user] >= self._limits.sockets_per_user:
             raise _too_many()
         return guest, self._welcome(session, guest)
 
     def _welcome(self, session: Session, guest: Guest) -> FlowRunHello:
         """From now on the socket is the guest's, until the sign-in ends."""
-        self._sessions[session] = guest.user
+        self._unseat(session)
+        self._seat(session, guest.user)
         self._sign_in.visits.enter(session, guest, session.end)
         tell_sign_in(self._sign_in.audit, guest)
         return self._hello(guest.user)
@@ -183,8 +187,15 @@ class Channel:
         assert session.guest is not None
         tell_command(self._sign_in.audit, session.guest, command, answer, socket=session.number)
 
-    def _open_of(self, user: UserId | None) -> int:
-        return list(self._sessions.values()).count(user)
+    def _seat(self, session: Session, user: UserId | None) -> None:
+        self._sessions[session] = user
+        self._of[user] += 1
+
+    def _unseat(self, session: Session) -> None:
+        user = self._sessions.pop(session)
+        self._of[user] -= 1
+        if not self._of[user]:
+            del self._of[user]
 
     def _hello(self, user: UserId) -> FlowRunHello:
         return FlowRunHello(

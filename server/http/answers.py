@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from protocol.errors import HTTP_STATUS, ProtocolError
 from protocol.rest import ErrorBody, InvalidRequest
-from server.http.sign_in import Refused
+from server.http.refused import Refused
 from server.stopping import Stopping
 
 

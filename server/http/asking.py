@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import cast
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
@@ -14,13 +15,15 @@ from server.access import visible_run
 from server.http.answers import invalid, json, refusal
 from server.http.sign_in import SignIn, check_not_service
 from server.ports import RunRecord, Store, StoreUnavailable
-from server.users.audit import OK, Deed, Entry
-from server.users.deeds import tell_sign_in
+from server.users.audit import OK, Deed
+from server.users.deeds import entry_of, tell_sign_in
 from server.users.directory import Guest, Way
 
 Handler = Callable[[Request, UserId], Awaitable[ASGIApp]]
 """A Starlette response is an ASGI application."""
 
+SAFE = ("GET", "HEAD")
+"""What changes nothing."""
 _MADE = (Deed.LAUNCH, Deed.RERUN)
 """Answered with 201; with 200 it is the run of an earlier time."""
 
@@ -40,7 +43,7 @@ def signed_in(
 
     async def answer(request: Request) -> ASGIApp:
         try:
-            guest = sign_in.identify(request, unsafe=request.method != "GET")
+            guest = sign_in.identify(request, unsafe=request.method not in SAFE)
             request.app.state.rates.take(guest.user)
         except ProtocolError as error:
             sign_in.tell_refused(request, error)
@@ -109,16 +112,9 @@ def _tell(
     facts = request.scope.get("podium.facts", {})
     asked = request.path_params.get("id", "")
     run_id = facts.get("run_id") or (asked if is_uuid(asked) else "")
-    entry = Entry(
-        what=deed,
-        who=guest.user,
-        outcome=outcome,
-        peer=guest.peer,
-        way=guest.way,
-        run_id=run_id,
-        project_id=facts.get("project_id", ""),
-        user=facts.get("user", ""),
-        token_id=facts.get("token_id") or guest.token or "",
+    entry = msgspec.structs.replace(
+        entry_of(guest, deed, outcome=outcome, run_id=run_id),
+        **{name: fact for name, fact in facts.items() if name != "run_id"},
     )
     again = deed in _MADE and getattr(response, "status_code", 201) == 200
     seen = (deed, guest.user, guest.peer, guest.token, run_id, outcome)

@@ -13,7 +13,7 @@ from protocol.users import UserKind
 from server.http.allow_list import AllowList, foreign
 from server.http.peers import Peers
 from server.http.public import SessionCookie
-from server.http.refused import Refused as Refused  # answers.py takes it from here
+from server.http.refused import Refused
 from server.http.sessions import Sessions
 from server.ports import Clock
 from server.users.accounts import Accounts
