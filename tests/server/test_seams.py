@@ -69,14 +69,14 @@ async def test_whose_token_was_revoked_is_answered_no_more(tmp_path: Path) -> No
 async def test_who_reads_drop_by_drop_does_not_put_its_end_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(websocket, "CLOSE_SECONDS", 0.3)
+    monkeypatch.setattr(websocket, "CLOSE_SECONDS", 0.1)
     async with shared_house(tmp_path, agent=Talker(2_500), stall_seconds=600.0) as home:
         ann = await admit(home, "ann", tmp_path / "project")
         async with stuck_peer(home, ann) as (peer, _):
             await revoke_token(home, ann)
             with pytest.raises(ConnectionError):
                 while (await peer.read()).opcode != CLOSE:
-                    await asyncio.sleep(0.005)
+                    await asyncio.sleep(0.01)
 
 
 async def test_messages_about_one_run_are_done_in_their_order(tmp_path: Path) -> None:
