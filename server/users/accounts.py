@@ -104,12 +104,16 @@ class Accounts:
         return await to_the_end(self._do(work, withdraws=withdraws))
 
     async def _do(self, work: Coroutine[object, object, T], *, withdraws: bool) -> T:
-        async with self._one_at_a_time:
-            result = await work
-            await self._reload()
-        if withdraws and self.withdrawn is not None:
-            await self.withdrawn()
-        return result
+        try:
+            async with self._one_at_a_time:
+                try:
+                    return await work
+                finally:
+                    # What was written counts, also when its answer could not be read.
+                    await self._reload()
+        finally:
+            if withdraws and self.withdrawn is not None:
+                await self.withdrawn()
 
     async def _reload(self) -> None:
         self.directory = Directory(await self._users.people(), self._operator_token)

@@ -4,7 +4,9 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import chain, repeat
 from pathlib import Path
+from unittest.mock import DEFAULT, patch
 
 import pytest
 from websockets.protocol import State
@@ -19,7 +21,7 @@ from server.limits import LimitSettings
 from server.ports import StoreUnavailable
 from server.users.directory import LOCAL_USER
 from tests.server.harness import WAIT_SECONDS, House, house
-from tests.server.people import Person, admit, shared_house
+from tests.server.people import Person, admit, closed_with, shared_house, socket_of
 from tests.server.raw_peer import CLOSE, TEXT, RawPeer, frame, raw_peer, subscribing
 from tests.server.readers import Talker
 from tests.server.stalling import stuck, wire_of
@@ -67,14 +69,14 @@ async def test_whose_token_was_revoked_is_answered_no_more(tmp_path: Path) -> No
 async def test_who_reads_drop_by_drop_does_not_put_its_end_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "CLOSE_SECONDS", 0.3)
+    monkeypatch.setattr(session, "CLOSE_SECONDS", 0.1)
     async with shared_house(tmp_path, agent=Talker(2_500), stall_seconds=600.0) as home:
         ann = await admit(home, "ann", tmp_path / "project")
         async with stuck_peer(home, ann) as (peer, _):
             await revoke_token(home, ann)
             with pytest.raises(ConnectionError):
                 while (await peer.read()).opcode != CLOSE:
-                    await asyncio.sleep(0.005)
+                    await asyncio.sleep(0.01)
 
 
 async def test_messages_about_one_run_are_done_in_their_order(tmp_path: Path) -> None:
@@ -200,3 +202,16 @@ async def test_a_stop_takes_a_peer_that_is_leaving(tmp_path: Path) -> None:
                     await asyncio.sleep(0)
             wire.shutdown()
             await peer.ended()
+
+
+async def test_a_revocation_is_felt_though_its_answer_cannot_be_read(tmp_path: Path) -> None:
+    """It is written: whoever is told that the store failed must not be wrong about who is in."""
+    async with shared_house(tmp_path) as home:
+        ann = await admit(home, "ann", tmp_path / "project")
+        users = home.podium.sign_in.accounts._users
+        with patch.object(users, "people", wraps=users.people) as people:
+            people.side_effect = chain([StoreUnavailable("the disk is gone")], repeat(DEFAULT))
+            async with socket_of(home, ann) as wire:
+                assert (await home.http.delete("/api/users/ann")).status_code == 503
+                assert await closed_with(wire) == 4401
+        assert (await home.http.get("/api/runs", headers=ann.bearer)).status_code == 401
