@@ -261,7 +261,8 @@ class Client:
             if start > self.last:
                 raise Violation(f"it begins after {start}, the client has {self.last}")
         self.gen = frame.gen
-        if start > self.last:  # the client said so itself
+        tail = asked is not None and asked.tail is not None
+        if tail or start > self.last:  # the client said itself that it has nothing before
             self.base, self.frames = start, []
         self.last, self.base = start, min(self.base, start)
         self.frames = [(seq, data) for seq, data in self.frames if seq <= start]
