@@ -383,6 +383,7 @@ ROUTES: tuple[Route, ...] = (
         about="A browser that can send neither header nor cookie says `hello` with a ticket.",
         answers=(
             Answer(101, about="The socket is open."),
+            refused(426, ErrorCode.BAD_MESSAGE),
             refused(503, ErrorCode.BUSY),
         ),
         codes=(ErrorCode.UNAUTHENTICATED, ErrorCode.FORBIDDEN, ErrorCode.RATE_LIMITED),

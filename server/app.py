@@ -268,6 +268,7 @@ def _assemble(
             store=rooms.store, sign_in=sign_in, stall_seconds=settings.stall_seconds
         ).routes(),
         WebSocketRoute("/api/ws", channel.endpoint),
+        Route("/api/ws", channel.no_upgrade),
         Route("/metrics", signed_in(sign_in, metrics.answer)),
         *Health(rooms, gate, build=__version__).routes(),
         *contract_routes(contracts),

@@ -5,6 +5,8 @@ from collections import Counter
 from itertools import count
 from typing import NamedTuple
 
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.websockets import WebSocket
 
 from protocol.commands import Command
@@ -114,6 +116,17 @@ class Channel:
             self._unseat(session)
             if not self._sessions:
                 self._empty.set()
+
+    async def no_upgrade(self, request: Request) -> Response:
+        """Somebody asks for the socket as for a page: mostly a proxy that forgets a line."""
+        return refusal(
+            Refused(
+                426,
+                ErrorCode.BAD_MESSAGE,
+                "this is a WebSocket, and the request did not ask for the upgrade",
+                hint="a proxy must pass on `Upgrade` and `Connection`: see docs/proxies.md",
+            )
+        )
 
     async def beat(self) -> None:
         """Queue a heartbeat on every socket every HEARTBEAT_SECONDS: one clock for all of them."""

@@ -190,9 +190,13 @@ async def test_many_panes_share_nothing(tmp_path: Path) -> None:
 
 
 async def test_without_the_upgrade_there_is_no_socket(tmp_path: Path) -> None:
-    """The recipe's own line opens it."""
+    """The recipe's own line opens it; podium says what is missing."""
     changes = {"default upgrade;": "default '';"}
     async with behind(tmp_path, changes=changes) as (_, proxy):
-        with pytest.raises((InvalidStatus, httpx.HTTPError)):
+        with pytest.raises(InvalidStatus) as refused:
             async with proxy.socket(**BEARER):
                 pass
+    answer = refused.value.response
+    assert answer.status_code == 426
+    assert answer.body is not None
+    assert b"Upgrade" in answer.body

@@ -97,8 +97,12 @@ def test_what_follows_from_how_a_route_is_asked() -> None:
     assert len(DOCUMENT["security"]) == 2
 
 
-UNUSUAL = {(415, ErrorCode.BAD_MESSAGE), (503, ErrorCode.BUSY)}
-"""A body of another kind, and a server that stops."""
+UNUSUAL = {
+    (415, ErrorCode.BAD_MESSAGE),
+    (426, ErrorCode.BAD_MESSAGE),
+    (503, ErrorCode.BUSY),
+}
+"""A body of another kind, a socket that is asked for as a page, and a server that stops."""
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
