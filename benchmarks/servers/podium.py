@@ -143,8 +143,9 @@ class Ready:
                 (entry,) = self._entries(1)
                 batch = batch_of(Seq(entry.seq - 1), [entry], outline=False, cut=False)
                 for session in self._sessions:
-                    session._outbox.batch(batch)
-                    await session._outbox.flush()
+                    if not session._outbox.express(batch):
+                        session._outbox.batch(batch)
+                        await session._outbox.flush()
 
     def ask(self, count: int) -> None:
         self._asked.put_nowait(count)
