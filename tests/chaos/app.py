@@ -6,11 +6,13 @@ one, until the log has as many as are wanted. TOLD is a `Told` as JSON.
 """
 
 import asyncio
+import ctypes
+import gc
 import sqlite3
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +146,14 @@ def head_of(file: Path, run_id: RunId) -> int:
     return int(head)
 
 
+def give_back() -> None:
+    """Let the system have what is garbage, and what the allocator keeps for later: the rest is what
+    the server holds."""
+    gc.collect()
+    with suppress(AttributeError):  # another C library than Debian's
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def route(agent: Publisher, podium: Podium) -> Route:
     """`POST /chaos` tells the publisher another pace; both methods answer with the state."""
 
@@ -154,6 +164,8 @@ def route(agent: Publisher, podium: Podium) -> Route:
             assert isinstance(store, SqliteStore)
             await store._writer._db.execute(f"PRAGMA query_only={int(pace.read_only)}")
             agent.tell(pace)
+        if request.query_params.get("trim"):
+            give_back()
         names = [getattr(it.get_coro(), "__qualname__", "") for it in asyncio.all_tasks()]
         state = State(
             tasks=Counter(names),

@@ -63,7 +63,7 @@ def _wrong_path(host: str, random: Random) -> Made:
 
 def _no_upgrade(host: str, random: Random) -> Made:
     changed = random.choice(({"Upgrade": ""}, {"Connection": "close"}, {"Upgrade": "h2c"}))
-    return opening(host, **changed), {"http 404"}
+    return opening(host, **changed), {"http 426"}
 
 
 def _wrong_host(host: str, random: Random) -> Made:

@@ -122,16 +122,18 @@ class Served:
             while (await self.state()).log < frames:
                 await asyncio.sleep(0.02)
 
-    async def state(self) -> State:
-        return await self._chaos("GET")
+    async def state(self, *, trim: bool = False) -> State:
+        """`trim`: once the process has given back the memory that it does not need."""
+        return await self._chaos("GET", trim=trim)
 
     async def pace(self, pace: Pace) -> None:
         """Tell the publisher of this process; another one is told by `start(pace=...)`."""
         await self._chaos("POST", msgspec.json.encode(pace))
 
-    async def _chaos(self, method: str, body: bytes = b"") -> State:
+    async def _chaos(self, method: str, body: bytes = b"", *, trim: bool = False) -> State:
+        place = "/chaos?trim=1" if trim else "/chaos"
         async with self.http() as http:
-            answer = await http.request(method, "/chaos", content=body)
+            answer = await http.request(method, place, content=body)
         return msgspec.json.decode(answer.content, type=State)
 
     def http(self) -> httpx.AsyncClient:

@@ -53,7 +53,7 @@ class Standing(NamedTuple):
 
 
 async def standing(server: Served) -> Standing:
-    state = await server.state()
+    state = await server.state(trim=True)
     return Standing(sum(state.tasks.values()), len(sockets_of(server.pid)), resident(server.pid))
 
 
