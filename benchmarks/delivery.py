@@ -75,12 +75,13 @@ def limit_rows(results: Results) -> list[Row]:
 
 
 def peer_rows(results: Results) -> list[Row]:
+    """Of podium as it delivers under that load: what is ready together leaves in one write."""
     rows = []
     for peer in PEERS:
-        if ratios := results.ratios(peer.name, who.READY):
-            joined = statistics.median(results.ratios(peer.name, who.JOINED))
-            more = f"; of joined {joined:.0f} ×"
-            name = f"{results.panes} panes: {peer.name}, of a ready frame"
+        if ratios := results.ratios(peer.name, who.JOINED):
+            alone = statistics.median(results.ratios(peer.name, who.READY))
+            more = f"; of a ready frame alone {alone:.2f} ×"
+            name = f"{results.panes} panes: {peer.name}, of podium joined"
             rows.append(bounded(name, ratios, peer.saturated, more=more))
         paced = results.ratios(peer.name, who.TICK, paced=True)
         if paced and peer.paced:

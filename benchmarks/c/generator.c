@@ -44,6 +44,7 @@ struct reader {
     size_t rest_size, rest_room;
 };
 
+static const char SILENCE[] = "nothing came for a minute";
 static struct reader *readers;
 static int reader_count, ready_count, feed_fd, poll_fd, timer_fd;
 static const char *ready_text;
@@ -56,6 +57,7 @@ static uint64_t sent_at[SENT];  /* when, in ns, by mark */
 static uint64_t marks, bytes;   /* of this pass */
 static uint64_t goal;           /* when all have it, the pass goes on */
 static int at_goal;
+static int awake;               /* never sleep: to be woken up costs who sends, on one machine */
 static uint32_t *delays;        /* in us */
 static size_t delay_count, delay_room;
 
@@ -221,12 +223,24 @@ static void report(uint64_t began, uint64_t cpu) {
     fflush(stdout);
 }
 
+static void watch_the_silence(int found) {
+    static uint64_t since;
+    static uint32_t looks;
+    if (found) since = 0, looks = 0;
+    else if (++looks % 65536 == 0) {
+        uint64_t now = nanoseconds(CLOCK_MONOTONIC);
+        if (since == 0) since = now;
+        if (now - since > PATIENCE_MS * 1000000ull) fail(SILENCE, "");
+    }
+}
+
 /* Read what there is; the expirations of the timer, or 0. */
 static uint64_t look(int *commanded) {
     struct epoll_event events[EVENTS];
     uint64_t expired = 0;
-    int found = epoll_wait(poll_fd, events, EVENTS, PATIENCE_MS);
-    if (found == 0 && commanded == NULL) fail("nothing came for a minute", "");
+    int found = epoll_wait(poll_fd, events, EVENTS, awake ? 0 : PATIENCE_MS);
+    if (awake) watch_the_silence(found);
+    else if (found == 0 && commanded == NULL) fail(SILENCE, "");
     for (int i = 0; i < found; i++) {
         if (events[i].data.ptr == &timer_fd) {
             if (read(timer_fd, &expired, sizeof expired) < 0) expired = 0;
@@ -247,6 +261,7 @@ static void begin(uint64_t *began, uint64_t *cpu) {
 static void saturated(uint64_t count, uint64_t window, uint64_t step) {
     uint64_t began, cpu, end = fed + count;
     if (step == 0 || window < step || window > SENT) fail("not such a window", "");
+    awake = 1;
     begin(&began, &cpu);
     set_goal(step < count ? fed + step : end);
     feed(window < count ? window : count);
@@ -255,6 +270,7 @@ static void saturated(uint64_t count, uint64_t window, uint64_t step) {
         while (at_goal == reader_count) {
             if (goal == end) {
                 report(began, cpu);
+                awake = 0;
                 return;
             }
             set_goal(end - goal > step ? goal + step : end);

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 
 from protocol.ids import RunId, Seq
 from server.channel.framing import batch_of, page_of
@@ -26,15 +27,18 @@ class Ring:
         self._newest: dict[bool, Batch] = {}
         """What was made last up to the head, by outline: the readers of a tick share it."""
 
-    def add(self, entry: LogEntry) -> None:
+    def add(self, entries: Sequence[LogEntry]) -> None:
+        """Take frames that follow each other, at least one."""
         self._newest.clear()
-        if self.entries and entry.seq != self.entries[-1].seq + 1:
+        if self.entries and entries[0].seq != self.entries[-1].seq + 1:
             self.empty()
-        self.heads[False] = entry.seq
-        if entry.outline:
-            self.heads[True] = entry.seq
-        self.entries.append(entry)
-        self.bytes += len(entry.data)
+        self.heads[False] = entries[-1].seq
+        for entry in reversed(entries):
+            if entry.outline:
+                self.heads[True] = entry.seq
+                break
+        self.entries.extend(entries)
+        self.bytes += sum([len(entry.data) for entry in entries])
         while len(self.entries) > RING_FRAMES or self.bytes > RING_BYTES:
             self.bytes -= len(self.entries.popleft().data)
 
@@ -59,9 +63,9 @@ class Ring:
         return batch
 
     def _since(self, seq: Seq) -> Iterator[LogEntry]:
-        # By place: an iterator would walk the whole ring to its newest frames, at every tick.
-        first = seq + 1 - self.entries[0].seq
-        return (self.entries[place] for place in range(first, len(self.entries)))
+        # From the end: another iterator would walk the whole ring to its newest frames.
+        newest = islice(reversed(self.entries), self.entries[-1].seq - seq)
+        return reversed(list(newest))
 
 
 class MemoryHub:
@@ -74,15 +78,16 @@ class MemoryHub:
         self._watchers: dict[Callable[[RunId], None], None] = {}
 
     def publish(self, entries: Sequence[LogEntry]) -> None:
-        for entry in entries:
-            self._add(entry)
-        for run_id in dict.fromkeys(entry.run_id for entry in entries):
-            self._rings.move_to_end(run_id)
+        by_run = _by_run(entries)
+        for run_id, published in by_run.items():
+            self._add(run_id, published)
+        for run_id in by_run:
             for wake in self._listeners.get(run_id, ()):
                 wake(run_id)
-        for run_id in dict.fromkeys(entry.run_id for entry in entries if entry.outline):
-            for changed in self._watchers:
-                changed(run_id)
+        if self._watchers:
+            for run_id in dict.fromkeys(entry.run_id for entry in entries if entry.outline):
+                for changed in self._watchers:
+                    changed(run_id)
         self._drop_idle()
 
     def after(self, run_id: RunId, seq: Seq, *, outline: bool) -> Batch | None:
@@ -109,12 +114,14 @@ class MemoryHub:
     def unwatch(self, changed: Callable[[RunId], None]) -> None:
         self._watchers.pop(changed, None)
 
-    def _add(self, entry: LogEntry) -> None:
-        ring = self._rings.get(entry.run_id)
+    def _add(self, run_id: RunId, entries: Sequence[LogEntry]) -> None:
+        ring = self._rings.get(run_id)
         if ring is None:
-            ring = self._rings[entry.run_id] = Ring()
+            ring = self._rings[run_id] = Ring()
+        self._rings.move_to_end(run_id)
         before = ring.bytes
-        ring.add(entry)
+        for stretch in _stretches(entries):
+            ring.add(stretch)
         self._bytes += ring.bytes - before
 
     def _drop_idle(self) -> None:
@@ -126,3 +133,21 @@ class MemoryHub:
                 break
             self._bytes -= ring.bytes
             ring.empty()
+
+
+def _by_run(entries: Sequence[LogEntry]) -> dict[RunId, list[LogEntry]]:
+    by_run: dict[RunId, list[LogEntry]] = {}
+    for entry in entries:
+        by_run.setdefault(entry.run_id, []).append(entry)
+    return by_run
+
+
+def _stretches(entries: Sequence[LogEntry]) -> Iterator[Sequence[LogEntry]]:
+    """Those that follow each other without a hole, mostly all of them. `seq` only rises."""
+    start = 0
+    if entries[-1].seq - entries[0].seq != len(entries) - 1:
+        for place in range(1, len(entries)):
+            if entries[place].seq != entries[place - 1].seq + 1:
+                yield entries[start:place]
+                start = place
+    yield entries[start:]
