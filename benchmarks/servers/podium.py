@@ -11,7 +11,6 @@ CPU time.
 
 import argparse
 import asyncio
-import gc
 import json
 import signal
 import sqlite3
@@ -39,7 +38,7 @@ from server.app import Podium, opened
 from server.channel.framing import batch_of
 from server.limits import LimitSettings
 from server.ports import AgentOrder, AgentResult, Emit, Hub, LogEntry, ModelEndpoint, Probe
-from server.serve import configured, listen
+from server.serve import collect_rarely, configured, listen
 from server.settings import EndpointSettings, Settings
 
 TOKEN = "of-the-benchmarks-alone-0123456789"
@@ -207,7 +206,7 @@ async def main() -> None:
                 run_id = RUN
                 working += publish(podium, given.way)
             tell_at_signal(lines, lag)
-            gc.freeze()
+            collect_rarely()
             announce(port, **way_in(run_id, data))
             await serving
             for task in working:

@@ -1,6 +1,7 @@
 """Who is here now: every open socket and stream, and its end when its sign-in ends."""
 
 from collections.abc import Callable, Hashable
+from math import inf
 from typing import NamedTuple
 
 from protocol.errors import CloseCode
@@ -27,11 +28,14 @@ class Visits:
         self._directory = directory
         self._clock = clock
         self._visits: dict[Hashable, Visit] = {}
+        self._soonest = inf
+        """None expires before that."""
 
     def enter(self, key: Hashable, guest: Guest, leave: Callable[[CloseCode], None]) -> None:
         """Keep an eye on a visit until `left(key)`. One whose sign-in has ended meanwhile, since
         it was checked, ends at once."""
         self._visits[key] = Visit(guest, leave)
+        self._soonest = min(self._soonest, _expiry(guest))
         self._check(key)
 
     def left(self, key: Hashable) -> None:
@@ -54,9 +58,12 @@ class Visits:
         while True:
             await self._clock.sleep(EXPIRY_SECONDS)
             now = self._clock.now().timestamp()
+            if self._soonest > now:
+                continue  # a look at thousands each second is most of an idle server's work
             for key, (guest, _) in list(self._visits.items()):
-                if guest.expires is not None and guest.expires <= now:
+                if _expiry(guest) <= now:
                     self._end(key, CloseCode.UNAUTHENTICATED)
+            self._soonest = min((_expiry(it.guest) for it in self._visits.values()), default=inf)
 
     def _check(self, key: Hashable) -> None:
         now = self._clock.now().timestamp()
@@ -68,3 +75,7 @@ class Visits:
         visit = self._visits.pop(key)
         log.info("visit_ended", user=visit.guest.user, way=visit.guest.way, code=int(code))
         visit.leave(code)
+
+
+def _expiry(guest: Guest) -> float:
+    return inf if guest.expires is None else guest.expires

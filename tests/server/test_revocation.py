@@ -130,6 +130,23 @@ async def test_sockets_and_streams_end(
         assert (await his_stream.until("flow_run_finished")).frame["status"] == "completed"
 
 
+async def test_everybody_leaves_at_a_time_of_their_own(
+    home: House, ann: Person, clock: MovedClock, tmp_path: Path
+) -> None:
+    """Whoever came later and expires sooner does not wait for the others; nor they for them."""
+    cat = await admit(home, "cat", tmp_path / "project", days=3)
+    async with socket_of(home, cat) as third, socket_of(home, ann) as first:
+        bob = await admit(home, "bob", tmp_path / "project", days=2)
+        async with socket_of(home, bob) as second:
+            waiting = [first, second, third]
+            for day in (1, 2, 3):
+                clock.days = timedelta(days=day)
+                clock.look.set()
+                assert await closed_with(waiting.pop(0)) == 4401
+                for wire in waiting:
+                    assert await still_answers(wire)
+
+
 async def test_without_the_watch_they_go_on(
     home: House, ann: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
