@@ -8,6 +8,7 @@ import pytest
 
 from scripts import dev
 from scripts.bump_qwen import DELIVERS, differences, draft, measure, start
+from scripts.shell import Stop
 from server.agents import installation
 from server.agents.installation import Installation
 from server.agents.profile import PINNED, decode, encode
@@ -108,12 +109,12 @@ def target(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def fails(name: str) -> Callable[..., None]:
         def work(*_: object) -> None:
             called.append(name)
-            raise dev.Stop(f"{name} failed")
+            raise Stop(f"{name} failed")
 
         return work
 
     monkeypatch.setattr(dev, "install", lambda arguments: None)
-    monkeypatch.setattr(dev, "install_version", lambda place, version: place)
+    monkeypatch.setattr(dev, "install_version", lambda venv, place, version: place)
     monkeypatch.setattr(dev, "measure_qwen", fails("measurement"))
     monkeypatch.setattr(dev, "run_contract", fails("contract"))
     return called
@@ -121,13 +122,13 @@ def target(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.parametrize("words", [[], ["latest"], ["0.24"], ["--foo=1"], ["0.24.4 evil"]])
 def test_a_version_is_exact(target: list[str], words: list[str]) -> None:
-    with pytest.raises(dev.Stop, match="which version"):
+    with pytest.raises(Stop, match="which version"):
         dev.bump_qwen(words)
     assert target == []
 
 
 def test_one_difference_does_not_hide_the_others(target: list[str]) -> None:
-    with pytest.raises(dev.Stop, match="measurement failed; contract failed") as failed:
+    with pytest.raises(Stop, match="measurement failed; contract failed") as failed:
         dev.bump_qwen(["0.24.4"])
     assert failed.value.code == 1
     assert target == ["measurement", "contract"]
