@@ -7,15 +7,18 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from starlette.applications import Starlette
 from starlette.routing import Mount, Route, WebSocketRoute
 
 from flows import registry
+from flows.registry import Catalogue
 from server import __version__
 from server.addresses import path_of
 from server.admission import require_settings_for_all
 from server.agent import agent_of
+from server.agents.copies.trees import PinnedTrees
 from server.background import Work, working
 from server.channel.commands import Commands
 from server.channel.hub import MemoryHub
@@ -45,6 +48,7 @@ from server.ports import AgentRunner, Clock, Ids
 from server.rates import Rates
 from server.runs.housekeeping import keep_house
 from server.runs.launch import Launcher
+from server.runs.models import Models
 from server.runs.rooms import Clocks, Rooms
 from server.runs.runner import Runner
 from server.runs.under_way import UnderWay
@@ -52,7 +56,7 @@ from server.runs.unseen import stop_unseen
 from server.settings import Settings, SettingsError
 from server.stopping import Gate
 from server.stores.sqlite import SqliteStore
-from server.trees import cleaned_trees_of
+from server.trees import trees_of
 from server.users.accounts import Accounts, Ground
 from server.users.audit import Audit
 from server.users.tokens import kept_secret
@@ -112,38 +116,29 @@ async def opened(
     ids: Ids = RandomIds()
     hub = MemoryHub()
     agent = agent or agent_of(settings, clock=clock)
-    trees = await asyncio.to_thread(cleaned_trees_of, settings)
-    catalogue = await asyncio.to_thread(registry.load)
-    misnamed = unknown_roles(settings, roles_of(catalogue))
-    if misnamed:
-        raise SettingsError(misnamed)
-    models = models_of(settings, agent, memory=await asyncio.to_thread(available_memory))
-    boot = await asyncio.to_thread(boot_id)
-    # Its tables are read from disk at first use, which would be in the middle of a request.
-    await asyncio.to_thread(mimetypes.init)
-    contracts = await asyncio.to_thread(documents, settings)
-    for problem in catalogue.problems:
-        log.warning("flow_not_offered", file=problem.file, problem=problem.message)
+    found = await _found(settings, agent)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(
-            SqliteStore(settings.directory, clock=clock, committed=hub.publish, boot_id=boot)
+            SqliteStore(settings.directory, clock=clock, committed=hub.publish, boot_id=found.boot)
         )
+        # Not before: while another server holds the store, half a copy is its work.
+        await asyncio.to_thread(found.trees.clean)
         trail = Audit(settings.directory, clock=clock)
         stack.push_async_callback(trail.stop)
-        ground = Ground(store, store, settings, clock, trees.check)
+        ground = Ground(store, store, settings, clock, found.trees.check)
         accounts = await Accounts.opened(ground, token)
         require_settings_for_all(settings, accounts, agent)
         for path in projects:
-            checked = await trees.check(path)
+            checked = await found.trees.check(path)
             await store.add_project(checked, checked.name or str(checked))
         rooms = Rooms(
             store=store,
             agent=agent,
-            trees=trees,
-            catalogue=catalogue,
+            trees=found.trees,
+            catalogue=found.catalogue,
             clock=clock,
             ids=ids,
-            models=models,
+            models=found.models,
             clocks=Clocks(settings.first_byte_seconds, settings.idle_seconds),
             gave_up=asyncio.Event(),
             ended=Counter(),
@@ -155,26 +150,13 @@ async def opened(
         await runner.start()
         accounts.withdrawn = partial(stop_unseen, store, runner)
         await accounts.withdrawn()
-        secret = await asyncio.to_thread(kept_secret, settings.directory / "session.key")
-        visits = Visits(accounts.directory, clock=clock)
-        accounts.changed.append(visits.changed)
+        sign_in = await _sign_in(settings, accounts, trail=trail, clock=clock)
         keeping: dict[str, Work] = {
             "housekeeping": partial(keep_house, store, clock, frames_days=settings.frames_days),
-            "visits": visits.watch,
+            "visits": sign_in.visits.watch,
             "audit": trail.run,
         }
         await stack.enter_async_context(working(clock, keeping))
-        sign_in = SignIn(
-            accounts,
-            allow_list_of(settings),
-            public_url=settings.public_url,
-            user_header=settings.proxy_user_header,
-            peers=Peers(settings.trusted_proxies),
-            sessions=Sessions(secret, clock=clock),
-            visits=visits,
-            audit=trail,
-            clock=clock,
-        )
         lag = LoopLag()
         podium = _assemble(
             settings,
@@ -182,7 +164,7 @@ async def opened(
             rooms=rooms,
             hub=hub,
             runner=runner,
-            contracts=contracts,
+            contracts=found.contracts,
             writes=lambda: store.waiting,
             lag=lag,
         )
@@ -190,6 +172,52 @@ async def opened(
         await stack.enter_async_context(working(clock, beating))
         stack.push_async_callback(podium.under_way.stop)
         yield podium
+
+
+class Found(NamedTuple):
+    """What a start finds before it opens the store."""
+
+    trees: PinnedTrees
+    catalogue: Catalogue
+    models: Models
+    contracts: Mapping[str, bytes]
+    boot: str
+
+
+async def _found(settings: Settings, agent: AgentRunner) -> Found:
+    """Raises SettingsError when a role of the settings is none."""
+    trees = await asyncio.to_thread(trees_of, settings)
+    catalogue = await asyncio.to_thread(registry.load)
+    if misnamed := unknown_roles(settings, roles_of(catalogue)):
+        raise SettingsError(misnamed)
+    for problem in catalogue.problems:
+        log.warning("flow_not_offered", file=problem.file, problem=problem.message)
+    # Its tables are read from disk at first use, which would be in the middle of a request.
+    await asyncio.to_thread(mimetypes.init)
+    return Found(
+        trees,
+        catalogue,
+        models_of(settings, agent, memory=await asyncio.to_thread(available_memory)),
+        await asyncio.to_thread(documents, settings),
+        await asyncio.to_thread(boot_id),
+    )
+
+
+async def _sign_in(settings: Settings, accounts: Accounts, *, trail: Audit, clock: Clock) -> SignIn:
+    secret = await asyncio.to_thread(kept_secret, settings.directory / "session.key")
+    visits = Visits(accounts.directory, clock=clock)
+    accounts.changed.append(visits.changed)
+    return SignIn(
+        accounts,
+        allow_list_of(settings),
+        public_url=settings.public_url,
+        user_header=settings.proxy_user_header,
+        peers=Peers(settings.trusted_proxies),
+        sessions=Sessions(secret, clock=clock),
+        visits=visits,
+        audit=trail,
+        clock=clock,
+    )
 
 
 def _assemble(

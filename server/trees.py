@@ -13,10 +13,3 @@ def trees_of(settings: Settings) -> PinnedTrees:
         limit=settings.trees_mib * 1024 * 1024,
         roots=[Path(root).expanduser().resolve() for root in settings.project_roots],
     )
-
-
-def cleaned_trees_of(settings: Settings) -> PinnedTrees:
-    """The same, without what a crash has left in it: only for the one server of DIR."""
-    trees = trees_of(settings)
-    trees.clean()
-    return trees

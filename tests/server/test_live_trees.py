@@ -10,6 +10,7 @@ import pytest
 
 from server.agents.copies.trees import PinnedTrees
 from server.ports import AgentOrder
+from server.stores.migrate import StoreLocked
 from tests.fakes.agent import NOTHING_FOUND, FakeAgent
 from tests.server.harness import House, house
 
@@ -53,6 +54,18 @@ async def test_a_live_run_keeps_its_copy(tmp_path: Path) -> None:
         if live:
             await asyncio.wait(live, timeout=10)
         assert await asyncio.to_thread(copies._evict, tree_id), "the negative control"
+
+
+async def test_a_second_server_leaves_the_copies_of_the_first_alone(tmp_path: Path) -> None:
+    half_made = tmp_path / "data" / "trees" / ".half-made"
+    async with house(tmp_path):
+        half_made.mkdir(parents=True)
+        with pytest.raises(StoreLocked):
+            async with house(tmp_path):
+                pass
+        assert half_made.exists()
+    async with house(tmp_path):
+        assert not half_made.exists(), "what a crash has left goes at the next start"
 
 
 async def test_a_plan_whose_copy_is_gone_is_refused(tmp_path: Path) -> None:
