@@ -133,6 +133,7 @@ class PaneProtocol(WebSocketsSansIOProtocol):
             # Headers that websockets does not take. Its answer is made; uvicorn leaves it there.
             self.transport.write(b"".join(self.conn.data_to_send()) or BAD_REQUEST)
             self.transport.close()
+            self.close_sent = True  # else a stop in this moment would answer once more, and fail
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)

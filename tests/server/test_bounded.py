@@ -12,7 +12,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from server import serve
+from server import guarded_http, serve
 from server.channel.ws_protocol import PaneProtocol
 from server.http import bounded
 from server.http.bounded import HEAD_BYTES
@@ -173,7 +173,7 @@ async def test_an_honest_client_takes_its_time(home: House) -> None:
 async def test_idle_connections_are_bounded_and_the_one_that_works_stays(
     home: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bounded, "MOST", 4)
+    monkeypatch.setattr(guarded_http, "MOST", 4)
     home.agent.hold()
     run_id = await home.launch()
     async with home.http.stream("GET", f"/api/runs/{run_id}/events") as working:
@@ -208,10 +208,33 @@ async def test_a_handshake_that_cannot_be_read_is_answered(
         assert (await odd.rest()).startswith(status)
 
 
+async def test_a_stop_in_the_moment_of_a_refusal_fails_nothing(
+    home: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse, stopped = PaneProtocol.data_received, list[PaneProtocol]()
+
+    def refuse_and_stop(it: PaneProtocol, data: bytes) -> None:
+        refuse(it, data)
+        it.shutdown()
+        stopped.append(it)
+
+    monkeypatch.setattr(PaneProtocol, "data_received", refuse_and_stop)
+    async with peer(home, SOCKET + b"X: y\r\n" * 200 + b"\r\n") as odd:
+        assert (await odd.rest()).startswith(b"HTTP/1.1 431 ")
+    (it,) = stopped
+    it.close_sent = False
+    with pytest.raises(AssertionError):
+        it.shutdown()  # the negative control
+
+
 async def test_uvicorn_leaves_its_answer_unsent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(PaneProtocol, "data_received", WebSocketsSansIOProtocol.data_received)
+    def leave(it: PaneProtocol, data: bytes) -> None:
+        WebSocketsSansIOProtocol.data_received(it, data)
+        it.close_sent = True  # the harness stops its server while this connection is still there
+
+    monkeypatch.setattr(PaneProtocol, "data_received", leave)
     async with house(tmp_path) as home, peer(home, SOCKET + b"X: y\r\n" * 200 + b"\r\n") as odd:
         await home.http.get("/healthz")
         assert not odd.reader.at_eof()

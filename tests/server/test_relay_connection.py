@@ -11,6 +11,7 @@ from uvicorn.protocols.http import auto
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from server import guarded_http
 from server.agents.relay import connection
 from server.agents.relay.connection import HEAD_BYTES
 from server.agents.relay.server import Relay
@@ -98,7 +99,7 @@ async def test_headers_that_do_not_come_are_not_waited_for(
 async def test_idle_connections_are_bounded_and_the_one_that_works_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "MOST", 8)
+    monkeypatch.setattr(guarded_http, "MOST", 8)
     model = FakeModel(says("a"))
     async with serving(model.app) as url, relaying(tmp_path, url) as here:
         assert (await here.ask()).status_code == 200

@@ -25,6 +25,7 @@ from server.agents.relay.passes import Notice, Pass
 from server.agents.relay.rules import Admission
 from server.agents.relay.sockets import SOCKET_NAME, open_file, open_port
 from server.agents.relay.upstream import new_client
+from server.guarded_http import GuardedConnection
 from server.ports import Clock, ModelEndpoint
 
 KEEP_ALIVE_SECONDS = 75
@@ -55,7 +56,7 @@ class Relay:
         self._listeners: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
         self._state = ServerState()
-        self._connections: dict[Connection, None] = {}
+        self._connections: dict[GuardedConnection, None] = {}
         self.url = ""
         """`http://127.0.0.1:PORT/v1`, for agents that share the network; empty before the start."""
         self.socket: Path | None = None
