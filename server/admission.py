@@ -43,6 +43,19 @@ async def opened_accounts(settings: Settings) -> AsyncIterator[tuple[Accounts, A
             await trail.stop()
 
 
+def require_token_of_nobody(settings: Settings, directory: Directory) -> None:
+    """PODIUM_TOKEN is what the command line says at a server, too: where it holds a user's token,
+    a server that is started there must not take it for the operator's. Raises SettingsError."""
+    owner = directory.given_to(settings.token)
+    if owner is not None:
+        raise SettingsError(
+            [
+                f"{settings.source('token')}: token: is a token of the user {owner}, who would"
+                " become the operator; leave it out, and podium makes one"
+            ]
+        )
+
+
 def require_settings_for_all(settings: Settings, accounts: Accounts, agent: AgentRunner) -> None:
     """Several users need what a single one does without, now and when the second one comes. Raises
     SettingsError."""

@@ -16,7 +16,7 @@ from flows import registry
 from flows.registry import Catalogue
 from server import __version__
 from server.addresses import path_of
-from server.admission import require_settings_for_all
+from server.admission import require_settings_for_all, require_token_of_nobody
 from server.agent import agent_of
 from server.agents.copies.trees import PinnedTrees
 from server.background import Work, working
@@ -127,6 +127,7 @@ async def opened(
         stack.push_async_callback(trail.stop)
         ground = Ground(store, store, settings, clock, found.trees.check)
         accounts = await Accounts.opened(ground, token)
+        require_token_of_nobody(settings, accounts.directory)
         require_settings_for_all(settings, accounts, agent)
         for path in projects:
             checked = await found.trees.check(path)

@@ -65,8 +65,8 @@ def _token(settings: "Settings") -> Iterator[Fault]:
     if token and (len(token) < TOKEN_LENGTH or not (token.isascii() and token.isprintable())):
         yield (
             "token",
-            f"can be guessed; take {TOKEN_LENGTH} random characters or more, or leave it out and"
-            " podium makes one",
+            f"can be guessed, and no server has such a one; take {TOKEN_LENGTH} random characters"
+            " or more, or leave it out and podium makes one",
         )
 
 

@@ -57,6 +57,12 @@ class Directory:
         found = self._by_digest.get(digest_of(token))
         return None if found is None else self.bearer_of(found.id, now=now, peer=peer)
 
+    def given_to(self, token: str) -> UserId | None:
+        """The user whom this token was made for, whether it is still good or not."""
+        digest = digest_of(token)
+        given = (it.user_id for it in self.people.tokens if it.digest == digest)
+        return next(given, None)
+
     def bearer_of(self, token_id: str, *, now: float, peer: str) -> Guest | None:
         """Whoever holds the token of this id, if it is good."""
         token = self._tokens.get(token_id)

@@ -163,6 +163,18 @@ async def test_settings_of_a_single_user_let_nobody_else_in(
         """Alone again."""
 
 
+async def test_a_users_token_makes_nobody_the_operator(tmp_path: Path) -> None:
+    """Her shell holds it in PODIUM_TOKEN, for the command line; a server reads that, too."""
+    async with shared_house(tmp_path) as home:
+        ann = await admit(home, "ann")
+        await home.http.delete("/api/users/ann")
+    with pytest.raises(SettingsError, match="token of the user ann, who would become the operator"):
+        async with shared_house(tmp_path, token=ann.token):
+            pass
+    async with shared_house(tmp_path, token=ann.token[:-1] + "x"):
+        """Nobody's."""
+
+
 async def test_with_a_second_user_agents_must_be_contained(tmp_path: Path) -> None:
     agent = FakeAgent()
     async with shared_house(tmp_path, agent=agent) as home:
