@@ -163,3 +163,17 @@ def found_in(secrets: dict[str, str], path: Path) -> set[str]:
         if secret[:middle].encode() in text or secret[middle:].encode() in text:
             found.add(name)
     return found
+
+
+async def test_the_command_line_takes_paths_from_where_one_stands(
+    podium: Podium, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    podium.cwd = project.parent
+    monkeypatch.chdir(podium.cwd)
+    data, environment = project.parent / "data", podium.environment
+    async with running(data, Path(project.name), environment) as server, server.client() as client:
+        (found,) = (await client.get("/api/projects"))["projects"]
+        assert found["path"] == str(project)
+        token_in(await podium("user", "add", "ann", "--project", project.name))
+    removed = await podium("user", "change", "ann", "--remove-project", project.name)
+    assert "no project yet" in removed.out, "without a server, too"
