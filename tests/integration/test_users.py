@@ -58,8 +58,10 @@ async def test_without_a_server_the_store_is_changed(podium: Podium, project: Pa
         ("local", False), ("ann", True),
     ]  # fmt: skip
     trail = (podium.place / "data" / "audit.jsonl").read_text()
-    deeds = [json.loads(line)["what"] for line in trail.splitlines()]
-    assert deeds == ["user_added", "projects_changed", "user_revoked", "user_revoked"]
+    lines = [json.loads(line) for line in trail.splitlines()]
+    deeds = [line["what"] for line in lines]
+    assert deeds == ["user_added", "user_added", "projects_changed", "user_revoked", "user_revoked"]
+    assert [line["outcome"] for line in lines] == ["ok", "key_conflict", "ok", "ok", "ok"]
     assert token not in trail
     shown = await podium("audit", "--user", "ann", "--since", "1h")
     assert [line.split()[2] for line in shown.out.splitlines()] == deeds
