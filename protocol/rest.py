@@ -92,6 +92,7 @@ class ProjectBody(Struct, frozen=True):
     """`POST /api/projects`: a folder on the server's machine."""
 
     path: str
+    """Absolute."""
 
 
 class ListQuery(Struct, frozen=True, kw_only=True):

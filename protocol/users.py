@@ -63,13 +63,13 @@ class NewUser(NewToken, frozen=True, kw_only=True):
     name: Name
     service: bool = False
     projects: Paths = []
-    """Paths on the server; what is no project yet becomes one."""
+    """Absolute paths on the server; what is no project yet becomes one."""
     again: bool = False
     """Let a revoked user in again, who then has all earlier runs."""
 
 
 class ProjectChange(Struct, frozen=True, kw_only=True):
-    """`POST /api/users/{name}/projects`. Paths on the server; a project's id will do as well."""
+    """`POST /api/users/{name}/projects`. Absolute paths on the server; or a project's id."""
 
     add: Paths = []
     remove: Paths = []

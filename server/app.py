@@ -288,6 +288,7 @@ def _assemble(
         writes=writes,
         lag=lag,
     )
+    path = path_of(settings.public_url)
     routes = [
         *rest.routes(),
         *Entrance(sign_in=sign_in, tickets=tickets).routes(),
@@ -301,10 +302,10 @@ def _assemble(
         Route("/metrics", signed_in(sign_in, metrics.answer)),
         *Health(rooms, gate, build=__version__).routes(),
         *contract_routes(contracts),
-        Mount("/", Page()),
+        Mount("/", Page(path)),
     ]
     app = Starlette(routes=routes)
-    app.add_middleware(BelowPath, path=path_of(settings.public_url))
+    app.add_middleware(BelowPath, path=path)
     app.add_middleware(SafeHeaders)
     app.state.rates = rates
     return Podium(

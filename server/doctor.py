@@ -4,7 +4,6 @@ import asyncio
 import shutil
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import NamedTuple
 
 from rich.console import Console
 
@@ -17,7 +16,10 @@ from server.agents.containment.cage import SHIPPED, Found
 from server.agents.installation import find_node
 from server.agents.qwen_runner import QwenRunner
 from server.cli import UNAVAILABLE
+from server.doctor_address import public_address
+from server.doctor_users import users
 from server.endpoints import configured, describe, models_of, place, roles_of, uses
+from server.finding import Finding
 from server.guards import unknown_roles
 from server.local import running_server
 from server.memory import available_memory
@@ -36,16 +38,6 @@ ENFORCED = {
 """What a level of the containment means; each is tried on this machine before it is told."""
 
 
-class Finding(NamedTuple):
-    """One line of the examination. Without `required` a ✗ does not stop podium from working."""
-
-    name: str
-    well: bool
-    says: str
-    hint: str | None = None
-    required: bool = True
-
-
 async def examine(console: Console, settings: Settings) -> int:
     """Print every finding; 0 when an agent can start, else 4."""
     agent = agent_of(settings, clock=SystemClock())
@@ -60,7 +52,11 @@ async def examine(console: Console, settings: Settings) -> int:
     well = True
     for check in checks:
         well &= show(console, await check())
-    for finding in await _containment(settings):
+    for finding in (
+        *await public_address(settings),
+        *await users(settings),
+        *await _containment(settings),
+    ):
         well &= show(console, finding)
     async for finding in tried_models(agent, settings):
         well &= show(console, finding)

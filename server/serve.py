@@ -59,7 +59,7 @@ async def serve(settings: Settings, *, projects: Sequence[str], with_parent: boo
         settings.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         token = local_token(settings)
         listener = listen(settings)
-        paths = [Path(path) for path in projects]
+        paths = _from_here(projects)
         with listener:
             async with opened(settings, token=token, projects=paths) as podium:
                 server = Server(await configured(podium.app, settings.limits), podium)
@@ -76,6 +76,11 @@ async def serve(settings: Settings, *, projects: Sequence[str], with_parent: boo
         return FAILED
     finally:
         signals.release()
+
+
+def _from_here(paths: Sequence[str]) -> list[Path]:
+    """Of this command they may be relative; of a server they would mean nothing."""
+    return [Path(path).absolute() for path in paths]
 
 
 async def _serve(

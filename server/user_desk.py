@@ -1,12 +1,13 @@
 """Where `podium user` is done: at the server that runs, or in the store while none does."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from typing import Protocol
+from typing import Protocol, TypeVar
 from urllib.parse import quote
 
 import msgspec
 
+from protocol.errors import ErrorCode, ProtocolError
 from protocol.users import (
     Admitted,
     NewToken,
@@ -22,12 +23,14 @@ from server.cli import Fault
 from server.client import Client
 from server.http.users import login_url
 from server.local import running_server
-from server.ports import StoreError
+from server.ports import StoreError, StoreUnavailable
 from server.running import find_server
 from server.settings import Settings
 from server.users.accounts import Accounts
 from server.users.audit import OK, Audit, Deed, Entry
 from server.users.directory import LOCAL_USER
+
+T = TypeVar("T")
 
 
 class Desk(Protocol):
@@ -103,38 +106,45 @@ class LocalDesk:
         return await self._accounts.all()
 
     async def add(self, new: NewUser) -> Admitted:
-        admitted = await self._accounts.add(new)
-        self._tell(Deed.USER_ADDED, new.name, admitted.token_id)
+        admitted = await self._told(Deed.USER_ADDED, new.name, self._accounts.add(new))
         return self._with_link(admitted)
 
     async def new_token(self, name: str, wanted: NewToken) -> Admitted:
-        admitted = await self._accounts.new_token(name, wanted)
-        self._tell(Deed.TOKEN_ADDED, name, admitted.token_id)
-        return self._with_link(admitted)
+        work = self._accounts.new_token(name, wanted)
+        return self._with_link(await self._told(Deed.TOKEN_ADDED, name, work))
 
     async def revoke(self, name: str) -> UserInfo:
-        info = await self._accounts.revoke(name)
-        self._tell(Deed.USER_REVOKED, name)
-        return info
+        return await self._told(Deed.USER_REVOKED, name, self._accounts.revoke(name))
 
     async def revoke_token(self, name: str, token_id: str) -> UserInfo:
-        info = await self._accounts.revoke_token(name, token_id)
-        self._tell(Deed.TOKEN_REVOKED, name, token_id)
-        return info
+        work = self._accounts.revoke_token(name, token_id)
+        return await self._told(Deed.TOKEN_REVOKED, name, work, token_id=token_id)
 
     async def change_projects(self, name: str, change: ProjectChange) -> UserInfo:
-        info = await self._accounts.change_projects(name, change)
-        self._tell(Deed.PROJECTS_CHANGED, name)
-        return info
+        work = self._accounts.change_projects(name, change)
+        return await self._told(Deed.PROJECTS_CHANGED, name, work)
 
-    def _tell(self, deed: Deed, name: str, token_id: str = "") -> None:
+    async def _told(self, deed: Deed, name: str, work: Awaitable[T], *, token_id: str = "") -> T:
+        """What the work makes; written down as the server does it, what is refused, too."""
+        try:
+            done = await work
+        except ProtocolError as error:
+            self._tell(deed, name, error.code)
+            raise
+        except StoreUnavailable:
+            self._tell(deed, name, ErrorCode.STORE_UNAVAILABLE)
+            raise
+        self._tell(deed, name, OK, done.token_id if isinstance(done, Admitted) else token_id)
+        return done
+
+    def _tell(self, deed: Deed, name: str, outcome: str, token_id: str = "") -> None:
         self._audit.tell(
             Entry(
                 what=deed,
                 who=LOCAL_USER,
-                outcome=OK,
+                outcome=outcome,
                 way="command_line",
-                user=name,
+                user=name[:100],
                 token_id=token_id,
             )
         )

@@ -41,17 +41,20 @@ class Session:
         clock: Clock,
         stall_seconds: float,
         redeem: Callable[["Session", str], tuple[Guest, FlowRunHello]],
+        confirm: Callable[["Session", str], None],
         answered: Callable[["Session", Command, ControlFrame], None],
         number: int,
         limits: Limits,
         traffic: Traffic,
     ) -> None:
-        """`answered` hears of every message of a guest, with its answer."""
+        """`redeem` signs a stranger in by a ticket; `confirm` refuses a ticket that does not fit
+        who is signed in. `answered` hears of every message of a guest, with its answer."""
         self.websocket = websocket
         self._outbox = outbox_of(websocket, stall_seconds, traffic)
         self.guest = guest
         self.number = number
         self._redeem = redeem
+        self._confirm = confirm
         self._answered = answered
         self._commands = commands
         self._clock = clock
@@ -167,6 +170,8 @@ class Session:
             self._greet(command)
             return
         try:
+            if isinstance(command, Hello) and command.ticket is not None:
+                self._confirm(self, command.ticket)
             self._connection.begin(command)
         except ProtocolError as error:
             self.send(error_frame(command.id, error))

@@ -100,8 +100,8 @@ class Channel:
         session = Session(
             websocket, guest, store=self._store, hub=self._hub, commands=self._commands,
             clock=self._clock, stall_seconds=self._stall_seconds, redeem=self._redeem,
-            limits=self._wire_limits, traffic=self._traffic, answered=self._answered,
-            number=next(self._numbers),
+            confirm=self._confirm, limits=self._wire_limits, traffic=self._traffic,
+            answered=self._answered, number=next(self._numbers),
         )  # fmt: skip
         self._seat(session, None if guest is None else guest.user)
         self._empty.clear()
@@ -187,6 +187,20 @@ class Channel:
         if self._of[guest.user] >= self._limits.sockets_per_user:
             raise _too_many()
         return guest, self._welcome(session, guest)
+
+    def _confirm(self, session: Session, ticket: str) -> None:
+        """Use up the ticket of a socket that is signed in already, as one whose browser has a
+        cookie, too. Raises ProtocolError unless it is the same user's: the socket stays as it is,
+        and nobody takes it for somebody else's."""
+        assert session.guest is not None
+        guest = self._tickets.redeem(ticket, peer=session.guest.peer)
+        if guest.user != session.guest.user:
+            raise ProtocolError(
+                ErrorCode.FORBIDDEN,
+                "this socket is signed in as another user than its ticket",
+                field="ticket",
+                hint="open it without that credential; a browser sends podium's cookie by itself",
+            )
 
     def _welcome(self, session: Session, guest: Guest) -> FlowRunHello:
         """From now on the socket is the guest's, until the sign-in ends."""

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -19,8 +19,18 @@ class Page(StaticFiles):
     """The files of the page. Pages of other sites may import its client, which is the same for
     everyone."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: str) -> None:
+        """`path` is that of `public_url`."""
         super().__init__(directory=WEB, html=True, check_dir=False)
+        self._home = path + "/"
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """A folder without its slash, as `/x/..`, leads to the page. Starlette would send people to
+        whatever Host the request names."""
+        response = await super().get_response(path, scope)
+        if isinstance(response, RedirectResponse):
+            return Response(status_code=308, headers={"location": self._home})
+        return response
 
     def file_response(
         self,

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
+from server.channel.outbox import Stalled
 from server.logs import logger
 from server.ports import StoreUnavailable
 
@@ -17,10 +18,6 @@ log = logger(__name__)
 
 CUT_SECONDS = 1.0
 """So long the server may take to notice that we have cut a connection."""
-
-
-class Stalled(Exception):
-    """The reader takes nothing any more."""
 
 
 class CutShort(Exception):

@@ -22,8 +22,8 @@ class Trees(Protocol):
         ...
 
     async def check(self, path: Path) -> Path:
-        """The resolved path of a folder that may be a project; raises ProtocolError, also for one
-        outside the `project_roots`."""
+        """The resolved path of a folder that may be a project; raises ProtocolError, also for a
+        relative path and for one outside the `project_roots`."""
         ...
 
     def root(self, tree_id: str) -> Path:

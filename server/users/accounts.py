@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple, Self, TypeVar
 
 from protocol.errors import ErrorCode, ProtocolError
-from protocol.ids import ProjectId, UserId, is_uuid
+from protocol.ids import ProjectId, UserId
 from protocol.resources import Project
 from protocol.users import (
     Admitted,
@@ -216,7 +216,7 @@ class Accounts:
         for project in await self._users.all_projects():
             if path in (project.id, project.path):
                 return project.id
-        resolved = None if is_uuid(path) else str(await asyncio.to_thread(_resolved, path))
+        resolved = await asyncio.to_thread(_resolved, path)
         for project in await self._users.all_projects():
             if project.path == resolved:
                 return project.id
@@ -295,8 +295,12 @@ def _check_kind(earlier: UserRecord, kind: UserKind) -> None:
         raise _bad(f"{earlier.id} was a {earlier.kind} account", "service")
 
 
-def _resolved(path: str) -> Path:
-    return Path(path).resolve()
+def _resolved(path: str) -> str | None:
+    """None for what is no absolute path, or no path at all."""
+    try:
+        return str(Path(path).resolve()) if Path(path).is_absolute() else None
+    except (OSError, ValueError, RuntimeError):
+        return None
 
 
 def _bad(message: str, field: str) -> ProtocolError:

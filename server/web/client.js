@@ -492,10 +492,10 @@ export class PodiumClient extends EventTarget {
 
   async #open() {
     this.#leave();
-    const link = { socket: null, greeting: null, opened: false };
+    const link = { socket: null, token: null, greeting: null, opened: false };
     this.#link = link;
     this.#say({ state: "connecting" });
-    this.#set("connect", () => this.#drop("no hello in time"), this.#options.connect_seconds * 1000);
+    this.#set("connect", () => this.#unanswered(link), this.#options.connect_seconds * 1000);
     try {
       const ticket = await this.#options.ticket?.();
       const token = typeof this.#options.token === "function" ? await this.#options.token() : this.#options.token;
@@ -511,7 +511,7 @@ export class PodiumClient extends EventTarget {
     const url = new URL("api/ws", this.#base);
     url.protocol = url.protocol.replace("http", "ws");
     const socket = new WebSocket(url, protocols(this.#base, { ticket, token }));
-    link.socket = socket;
+    Object.assign(link, { socket, token });
     socket.onopen = () => {
       link.opened = true;
       if (!ticket) return;
@@ -519,20 +519,30 @@ export class PodiumClient extends EventTarget {
       socket.send(JSON.stringify({ type: "hello", id: link.greeting, ticket, client: "client.js" }));
     };
     socket.onmessage = ({ data }) => this.#hear(data);
-    socket.onclose = ({ code, reason }) => this.#closed(link, code, reason, token);
+    socket.onclose = ({ code, reason }) => this.#closed(link, code, reason);
   }
 
-  // A page does not hear why its socket was refused; a plain request with the same credentials does.
-  async #closed(link, code, reason, token) {
+  async #closed(link, code, reason) {
     link.socket = null;
-    if (!link.opened && !this.#options.ticket) {
-      const headers = token ? { Authorization: `Bearer ${token}` } : {};
-      const signal = AbortSignal.timeout(this.#options.connect_seconds * 1000);
-      const asked = await fetch(new URL("api/projects", this.#base), { headers, signal }).catch(() => null);
-      asked?.body?.cancel();
-      code = { 401: SIGNED_OUT, 403: FORBIDDEN }[asked?.status] ?? code;
-    }
+    if (!link.opened || code === SIGNED_OUT) code = await this.#why(link, code);
     if (this.#link === link) this.#lost(code, reason);
+  }
+
+  async #unanswered(link) {
+    const code = link.opened ? await this.#why(link, LOST) : LOST;
+    if (this.#link === link && this.state === "connecting") this.#drop("no hello in time", code);
+  }
+
+  // A page does not hear why its socket was refused, and the socket of one whose cookie has gone waits
+  // as a stranger's does, for a ticket; a plain request with the same credentials tells.
+  async #why({ opened, token }, code) {
+    if (this.#options.ticket) return code;
+    const headers = token ? { Authorization: `Bearer ${token}` } : {};
+    const signal = AbortSignal.timeout(this.#options.connect_seconds * 1000);
+    const asked = await fetch(new URL("api/projects", this.#base), { headers, signal }).catch(() => null);
+    asked?.body?.cancel();
+    if (asked?.status === 401 && opened) this.#refusals += 1; // another socket would be told no more
+    return { 401: SIGNED_OUT, 403: FORBIDDEN }[asked?.status] ?? code;
   }
 
   #drop(reason, code = LOST) {

@@ -8,7 +8,7 @@ const REFUSED = {
   1009: RELOAD,
 };
 
-export function showConnection(podium, { signedOut }) {
+export function showConnection(podium) {
   let ticking = 0;
   podium.addEventListener("state", ({ detail }) => {
     clearInterval(ticking);
@@ -17,7 +17,6 @@ export function showConnection(podium, { signedOut }) {
     byId("countdown").hidden = !waits;
     byId("connection").textContent = words(detail);
     if (waits) ticking = countDown(detail.retry_in_ms);
-    if (detail.state === "signed_out") signedOut("signed out: sign in again");
   });
   byId("retry").addEventListener("click", () => podium.connect());
   // The network is back: why wait.

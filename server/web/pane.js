@@ -5,6 +5,7 @@ import { showConnection } from "./connection.js";
 import { byId, clock, element } from "./dom.js";
 import { MARKS, readOnly } from "./receipt.js";
 import { drawReport } from "./report.js";
+import { begin, showUser } from "./signing.js";
 
 const TERMINAL = new Set(["completed", "partial", "failed", "cancelled"]);
 const KEEP_CHARACTERS = 20_000; // of each agent's text; the log has all of it
@@ -21,51 +22,11 @@ async function api(path, options) {
   return response.json();
 }
 
-// --- signing in ---------------------------------------------------------------------------------
-
-async function signIn(token) {
-  const response = await fetch("api/session", {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ token }),
-  });
-  return response.ok;
-}
-
-async function start() {
-  const fragment = new URLSearchParams(location.hash.slice(1));
-  if (fragment.has("token")) {
-    await signIn(fragment.get("token"));
-    fragment.delete("token");
-    history.replaceState(null, "", `${location.pathname}#${fragment}`);
-  }
-  try {
-    await open();
-  } catch {
-    askForToken("sign in");
-  }
-}
-
-function askForToken(why) {
-  byId("sign-in").hidden = false;
-  byId("connection").textContent = why;
-}
-
-byId("sign-in").addEventListener("submit", async (event) => {
-  event.preventDefault();
-  if (await signIn(byId("token").value)) {
-    byId("sign-in").hidden = true;
-    await open();
-  } else {
-    byId("token").setCustomValidity("not the right token");
-    byId("token").reportValidity();
-  }
-});
-
-byId("token").addEventListener("input", (event) => event.target.setCustomValidity(""));
+// --- whoever is signed in -----------------------------------------------------------------------
 
 async function open() {
-  const [{ projects }, catalogue] = await Promise.all([api("api/projects"), api("api/flows")]);
+  const [session, { projects }, catalogue] = await Promise.all(["api/session", "api/projects", "api/flows"].map((path) => api(path)));
+  showUser(session);
   flows = catalogue.flows;
   byId("project").replaceChildren(...projects.map(({ id, name, path }) => element("option", { value: id, textContent: name, title: path })));
   byId("flows").replaceChildren(...flows.flatMap(({ name, summary }) => ["small", "medium", "large"].map((band) => element("option", { value: `/${name} ${band}`, label: summary }))));
@@ -330,5 +291,5 @@ for (const verb of ["cancel", "finish"]) {
   byId(verb).addEventListener("click", () => podium[verb](shown.id).catch(tell));
 }
 
-showConnection(podium, { signedOut: askForToken });
-start();
+showConnection(podium);
+begin(podium, { open, tell });

@@ -720,7 +720,7 @@ export interface NewUser {
   label?: string;
   name: string;
   service?: boolean;
-  /** Paths on the server; what is no project yet becomes one. */
+  /** Absolute paths on the server; what is no project yet becomes one. */
   projects?: string[];
   /** Let a revoked user in again, who then has all earlier runs. */
   again?: boolean;
@@ -818,10 +818,11 @@ export interface Project {
 
 /** `POST /api/projects`: a folder on the server's machine. */
 export interface ProjectBody {
+  /** Absolute. */
   path: string;
 }
 
-/** `POST /api/users/{name}/projects`. Paths on the server; a project's id will do as well. */
+/** `POST /api/users/{name}/projects`. Absolute paths on the server; or a project's id. */
 export interface ProjectChange {
   add?: string[];
   remove?: string[];

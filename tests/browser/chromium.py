@@ -31,7 +31,8 @@ async def page(
     problems: list[str] = []
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=program, args=[*FLAGS, *flags])
-        opened = await browser.new_page(viewport={"width": width, "height": height})
+        context = await browser.new_context(viewport={"width": width, "height": height})
+        opened = await context.new_page()
         opened.on("pageerror", lambda error: problems.append(str(error)))
         opened.on(
             "console",

@@ -13,6 +13,7 @@ from playwright.async_api import Page, WebSocketRoute, expect
 
 from tests.browser.chromium import page
 from tests.server.harness import TOKEN, House, house
+from tests.server.people import admit, shared_house
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
 
@@ -196,3 +197,30 @@ async def test_who_is_sent_away_is_told_why(tmp_path: Path) -> None:
         await expect(view.locator("#connection")).to_have_text("live")
         await between.close(4403)
         await expect(view.locator("#connection")).to_contain_text("allowed_origins")
+
+
+TICKETED = """async (given) => {
+    const { PodiumClient, ticketFrom } = await import(new URL("client.js", location.href));
+    const podium = new PodiumClient(undefined, {
+        ticket: given ? async () => given : ticketFrom("api/ws-ticket") });
+    const states = [];
+    const settled = new Promise((done) => podium.addEventListener("state", ({ detail }) => {
+        states.push(detail.code ?? detail.state);
+        if (detail.state === "live") podium.ping().then(done, done);
+        if (detail.state === "refused") done();
+    }));
+    podium.connect();
+    await settled;
+    return states;
+}"""
+"""A client with tickets, in a browser that has podium's cookie, too."""
+
+
+async def test_a_ticket_beside_the_cookie_is_the_same_users_or_refused(tmp_path: Path) -> None:
+    async with shared_house(tmp_path) as home, page() as view:
+        ann, ben = await admit(home, "ann"), await admit(home, "ben")
+        await view.goto(f"{home.url}/#token={ann.token}")
+        await expect(view.locator("#connection")).to_have_text("live")
+        assert await view.evaluate(TICKETED, "") == ["connecting", "live"]
+        made = await home.http.post("/api/ws-ticket", headers=ben.bearer)
+        assert (await view.evaluate(TICKETED, made.json()["ticket"]))[-1] == 4403

@@ -245,7 +245,7 @@ CONTROLS = [
         "a hello that never comes is the end of a connection",
         (
             Edit(
-                'this.#set("connect", () => this.#drop("no hello in time"),',
+                'this.#set("connect", () => this.#unanswered(link),',
                 'this.#set("connect", () => 0,',
             ),
         ),
@@ -280,7 +280,11 @@ CONTROLS = [
     ),
     Control(
         "who is not let in for want of credentials is signed out",
-        (Edit("code = { 401: SIGNED_OUT, 403: FORBIDDEN }[asked?.status] ?? code;", ""),),
+        (
+            Edit(
+                "return { 401: SIGNED_OUT, 403: FORBIDDEN }[asked?.status] ?? code;", "return code;"
+            ),
+        ),
         (Edit("code = _OF_STATUS.get(error.response.status_code, code)", "pass", "connection.py"),),
     ),
 ]

@@ -12,8 +12,11 @@ import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from server.doctor_address import asked
+from server.finding import Finding
+from server.settings import Settings
 from tests.fakes.agent import FakeAgent
-from tests.integration.proxies import Proxy, listener, nginx
+from tests.integration.proxies import Proxy, listener, nginx, reserved
 from tests.server.harness import TOKEN, WAIT_SECONDS, House, house
 from tests.server.readers import Reader, stored
 
@@ -200,3 +203,41 @@ async def test_without_the_upgrade_there_is_no_socket(tmp_path: Path) -> None:
     assert answer.status_code == 426
     assert answer.body is not None
     assert b"Upgrade" in answer.body
+
+
+async def examined(proxy: Proxy) -> list[Finding]:
+    """What `podium doctor` finds through a proxy."""
+    settings = Settings(public_url=f"{proxy.origin}/podium")
+    async with proxy.http() as http:
+        http.base_url = httpx.URL(f"https://127.0.0.1:{proxy.port}/podium")
+        return await asked(http, settings)
+
+
+async def test_doctor_finds_podium_behind_it(tmp_path: Path) -> None:
+    async with behind(tmp_path) as (_, proxy):
+        found = await examined(proxy)
+    assert [it.says for it in found] == [
+        f"podium answers at {proxy.origin}/podium/",
+        "its WebSocket opens",
+    ]
+
+
+async def test_doctor_finds_lines_that_are_missing(tmp_path: Path) -> None:
+    changes = {"include snippets/podium-proxy.conf;": "include snippets/careless.conf;"}
+    async with behind(tmp_path, changes=changes) as (_, proxy):
+        ready, socket = await examined(proxy)
+    assert ready.well
+    assert not socket.well
+    assert "HTTP 426" in socket.says
+    assert "`Upgrade` and `Connection`" in (socket.hint or "")
+
+
+async def test_doctor_tells_a_proxy_that_leads_nowhere(tmp_path: Path) -> None:
+    with closing(reserved()) as kept:
+        changes = {
+            "proxy_pass http://podium;": f"proxy_pass http://127.0.0.1:{kept.getsockname()[1]};"
+        }
+        async with behind(tmp_path, changes=changes) as (_, proxy):
+            (found,) = await examined(proxy)
+    assert "HTTP 502" in found.says
+    assert "lead to podium" in (found.hint or "")

@@ -58,8 +58,10 @@ async def test_without_a_server_the_store_is_changed(podium: Podium, project: Pa
         ("local", False), ("ann", True),
     ]  # fmt: skip
     trail = (podium.place / "data" / "audit.jsonl").read_text()
-    deeds = [json.loads(line)["what"] for line in trail.splitlines()]
-    assert deeds == ["user_added", "projects_changed", "user_revoked", "user_revoked"]
+    lines = [json.loads(line) for line in trail.splitlines()]
+    deeds = [line["what"] for line in lines]
+    assert deeds == ["user_added", "user_added", "projects_changed", "user_revoked", "user_revoked"]
+    assert [line["outcome"] for line in lines] == ["ok", "key_conflict", "ok", "ok", "ok"]
     assert token not in trail
     shown = await podium("audit", "--user", "ann", "--since", "1h")
     assert [line.split()[2] for line in shown.out.splitlines()] == deeds
@@ -163,3 +165,17 @@ def found_in(secrets: dict[str, str], path: Path) -> set[str]:
         if secret[:middle].encode() in text or secret[middle:].encode() in text:
             found.add(name)
     return found
+
+
+async def test_the_command_line_takes_paths_from_where_one_stands(
+    podium: Podium, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    podium.cwd = project.parent
+    monkeypatch.chdir(podium.cwd)
+    data, environment = project.parent / "data", podium.environment
+    async with running(data, Path(project.name), environment) as server, server.client() as client:
+        (found,) = (await client.get("/api/projects"))["projects"]
+        assert found["path"] == str(project)
+        token_in(await podium("user", "add", "ann", "--project", project.name))
+    removed = await podium("user", "change", "ann", "--remove-project", project.name)
+    assert "no project yet" in removed.out, "without a server, too"

@@ -87,6 +87,7 @@ async def test_what_is_refused_says_the_way_out(home: House, tmp_path: Path) -> 
         ("/gone/tokens", {}, 409, "busy", "--again"),
         ("/gone/projects", {}, 409, "busy", "--again"),
         ("/ann/projects", {"remove": ["/none"]}, 404, "not_found", "podium user list"),
+        ("/ann/projects", {"remove": ["/no\0ne"]}, 404, "not_found", "podium user list"),
         ("/chat/projects", {"add": [home.project_id]}, 422, "bad_arguments", ""),
     ):
         found = await posted(home, path, **body)
@@ -233,3 +234,20 @@ async def test_a_name_that_is_taken_makes_no_project(
     before = (await home.http.get("/api/projects")).json()
     assert (await posted(home, "", name=name, projects=[str(other)]))[:2] == (409, "key_conflict")
     assert (await home.http.get("/api/projects")).json() == before
+
+
+async def test_paths_of_projects_are_absolute(
+    home: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Relative ones would count from where the server happens to stand."""
+    monkeypatch.chdir(tmp_path)
+    await admit(home, "ann", tmp_path / "project")
+    assert (await posted(home, "", name="ben", projects=["project"]))[:2] == (422, "bad_arguments")
+    for body in ({"add": ["project"]}, {"remove": ["project"]}):
+        assert (await posted(home, "/ann/projects", **body))[0] in (404, 422), body
+    listed = (await home.http.get("/api/users")).json()["users"]
+    assert [(it["id"], len(it["projects"])) for it in listed] == [("local", 0), ("ann", 1)]
+    gone = await home.http.post(
+        "/api/users/ann/projects", json={"remove": [str(tmp_path / "project")]}
+    )
+    assert gone.json()["projects"] == [], "the same one, from the root on"

@@ -11,11 +11,16 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
+from protocol.errors import ProtocolError
 from protocol.ids import UserId
+from protocol.users import NewToken, NewUser, ProjectChange
+from server.client import Client
+from server.settings import Settings
+from server.user_desk import Desk, LocalDesk, RemoteDesk, open_desk
 from server.users import audit
 from server.users.audit import FILE, KEPT, MAX_REFUSED, MAX_WAITING, OK, Audit, Deed, Entry
 from server.world import SystemClock
-from tests.server.harness import House
+from tests.server.harness import TOKEN, House
 from tests.server.people import admit, shared_house, socket_of
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
@@ -168,3 +173,42 @@ async def test_old_files_are_kept_up_to_a_number(
     newest = json.loads((tmp_path / f"{FILE}.1").read_text())
     oldest = json.loads((tmp_path / f"{FILE}.{KEPT}").read_text())
     assert (newest["run_id"], oldest["run_id"]) == (str(KEPT + 2), "3")
+
+
+async def refused(desk: Desk) -> None:
+    """One of each change that is done, and every kind that is not."""
+    ann = await desk.add(NewUser(name="ann"))
+    await desk.new_token("ann", NewToken())
+    for attempt in (
+        desk.add(NewUser(name="ann")),
+        desk.add(NewUser(name="ben", projects=["/nowhere"])),
+        desk.new_token("eve", NewToken()),
+        desk.revoke("local"),
+        desk.revoke_token("ann", "no-such-token"),
+        desk.change_projects("ann", ProjectChange(remove=["/nowhere"])),
+        desk.revoke("x" * 200),
+    ):
+        with pytest.raises(ProtocolError):
+            await attempt
+    await desk.revoke_token("ann", ann.token_id)
+    await desk.revoke("ann")
+
+
+async def test_changes_without_a_server_are_written_down_as_with_one(tmp_path: Path) -> None:
+    with_one, without = tmp_path / "with", tmp_path / "without"
+    names = ("who", "what", "outcome", "user")
+    with_one.mkdir()
+    async with shared_house(with_one) as home, Client(home.url, TOKEN) as client:
+        await refused(RemoteDesk(client))
+        served = await told(home, with_one)
+    settings = Settings(data=str(without / "data"), project_roots=[str(without)])
+    async with open_desk(settings, None) as desk:
+        assert isinstance(desk, LocalDesk)
+        await refused(desk)
+    text = await asyncio.to_thread((without / "data" / FILE).read_text)
+    lines = [json.loads(line) for line in text.splitlines()]
+    changes = [line for line in served if line["what"] != "sign_in"]
+    assert facts(lines, *names) == facts(changes, *names)
+    assert [line["outcome"] for line in lines].count(OK) == 4
+    assert {line["way"] for line in lines} == {"command_line"}
+    assert [bool(line.get("token_id")) for line in lines if line["outcome"] != OK] == [False] * 7

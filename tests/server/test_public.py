@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 from starlette.datastructures import Headers
+from starlette.staticfiles import StaticFiles
 from starlette.types import Message, Receive, Scope, Send
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
@@ -16,6 +17,7 @@ from protocol.ids import RunId
 from server import doctor
 from server.client import Client
 from server.http.allow_list import allow_list_of
+from server.http.page import Page
 from server.http.public import BelowPath, Cookie, SessionCookie
 from server.local import ServerFile
 from server.running import page_address
@@ -221,3 +223,26 @@ async def test_doctor_names_both_addresses(tmp_path: Path) -> None:
     assert found.well
     assert home.url in found.says
     assert f"{PUBLIC}/" in found.says
+
+
+ODD = ["/x/%2e%2e", "//evil.example/%2e%2e", "/%2e", "/x/%2e%2e?next=//evil.example"]
+"""Ways to the page's folder that do not end with a slash."""
+
+
+@pytest.mark.parametrize(("public_url", "home_of_it"), [(PUBLIC, "/podium/"), ("", "/")])
+async def test_a_redirect_leads_nowhere_but_to_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, public_url: str, home_of_it: str
+) -> None:
+    async with house(tmp_path, public_url=public_url) as home:
+
+        async def locations() -> list[str]:
+            evil = {"Host": "evil.example", "X-Forwarded-Host": "evil.example"}
+            async with httpx.AsyncClient(base_url=home.url, headers=evil, trust_env=False) as any_:
+                answers = [await any_.get(httpx.URL(home.url + path)) for path in ODD]
+            return [answer.headers["location"] for answer in answers]
+
+        assert await locations() == [home_of_it] * len(ODD)
+        page = await home.http.get(home_of_it)
+        assert "<title>podium" in page.text
+        monkeypatch.setattr(Page, "get_response", StaticFiles.get_response)
+        assert all("evil.example" in it for it in await locations()), "without the guard"

@@ -175,6 +175,30 @@ async def test_projects_that_cannot_be_one(home: House, tmp_path: Path) -> None:
         assert why in answer.json()["message"]
 
 
+async def test_a_relative_path_is_no_project(
+    home: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No client knows where the server stands, and none may find out what is there."""
+    (tmp_path / "shop").mkdir()
+    monkeypatch.chdir(tmp_path)
+    before = (await home.http.get("/api/projects")).json()
+    for path in ("shop", "./shop", "", ".", "~", "../etc"):
+        answer = await home.http.post("/api/projects", json={"path": path})
+        assert (answer.status_code, answer.json()["field"]) == (422, "path")
+        assert "no absolute path" in answer.json()["message"]
+        assert "from `/` on" in answer.json()["hint"]
+    assert (await home.http.get("/api/projects")).json() == before
+    same = await home.http.post("/api/projects", json={"path": str(tmp_path / "shop")})
+    assert same.status_code == 200, "the folder is there, and may be a project"
+
+
+async def test_an_error_repeats_no_more_of_a_path_than_a_person_reads(home: House) -> None:
+    for path in ("x" * 100_000, "/" + "x" * 100_000, "/x" * 50_000, "/\0" + "é" * 50_000):
+        answer = await home.http.post("/api/projects", json={"path": path})
+        assert answer.status_code == 422
+        assert len(answer.content) < 1_000
+
+
 async def test_no_agent_no_run(home: House) -> None:
     home.agent.unavailable = AgentUnavailable("qwen_missing", "no qwen", hint="podium setup")
     answer = await home.http.post("/api/runs", json=home.body())

@@ -24,6 +24,7 @@ from server.limits import LimitSettings
 from server.users.directory import Guest, Way
 from tests.server.clocks import MovedClock
 from tests.server.harness import TOKEN, House, Socket, house
+from tests.server.people import Person, admit, shared_house, socket_of
 
 MOST = 32
 NOBODY = "00000000-0000-4000-8000-000000000000"
@@ -271,3 +272,42 @@ def test_only_a_digest_is_kept(clock: MovedClock) -> None:
     ticket = desk.issue(ANN)
     assert ticket not in repr(desk._outstanding)
     assert ticket.encode() not in desk._outstanding
+
+
+# --- tickets of sockets that are signed in without them -----------------------------------------
+
+
+async def test_a_ticket_beside_a_credential_is_of_the_same_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chat's page may have podium's cookie, of whoever used this browser: its ticket says who it
+    wants to be, and nobody launches as somebody else."""
+    async with shared_house(tmp_path) as home:
+        ann, ben = await admit(home, "ann", home.project_id), await admit(home, "ben")
+
+        async def said(ticket: str) -> dict[str, Any]:
+            async with socket_of(home, ann) as wire:
+                assert (await wire.receive())["user_id"] == "ann"
+                answer = await greeted(wire, ticket)
+                assert (await wire.ask(type="ping", id="p"))["type"] == "flow_run_ack"
+                launch = {"key": "k", "project_id": home.project_id, "command": "/code-review"}
+                assert (await wire.ask(type="launch", id="l", **launch))["run_id"], "as before"
+                return answer
+
+        async def ticket_for(person: Person) -> str:
+            made = await home.http.post("/api/ws-ticket", headers=person.bearer)
+            return str(made.json()["ticket"])
+
+        own = await ticket_for(ann)
+        assert (await said(own))["type"] == "flow_run_ack"
+        assert (await said(own))["code"] == "unauthenticated", "it is used up"
+        assert (await said("no ticket"))["code"] == "unauthenticated"
+        bens = await ticket_for(ben)
+        refused = await said(bens)
+        assert (refused["code"], refused["field"]) == ("forbidden", "ticket")
+        assert "cookie" in refused["hint"]
+        async with home.socket(**origin(home)) as wire:
+            assert (await greeted(wire, bens))["code"] == "unauthenticated", "that one, too"
+
+        monkeypatch.setattr(home.podium.channel, "_confirm", lambda *_: None)
+        assert (await said(await ticket_for(ben)))["type"] == "flow_run_ack", "without the guard"

@@ -25,6 +25,8 @@ MAX_PATHS, MAX_PATHS_LENGTH = 200, 16 * 1024
 them by folder."""
 MAX_FOLDERS = 100
 CACHED_FILES = 512
+SHOWN_PATH = 200
+"""Characters of somebody's path that an error repeats."""
 
 
 class PinnedView:
@@ -91,6 +93,13 @@ class PinnedTrees:
 
     def _check(self, path: Path) -> Path:
         """Refuse what cannot be a project; DIR inside it would make podium review itself."""
+        if not path.is_absolute():
+            raise ProtocolError(
+                ErrorCode.BAD_ARGUMENTS,
+                f"the project {_text(path)} is no absolute path",
+                field="path",
+                hint="name the folder as the server's machine has it, from `/` on",
+            )
         try:
             str(path).encode()
             resolved = path.resolve()
@@ -183,7 +192,9 @@ def _folders(paths: Sequence[str]) -> dict[str, int]:
 
 
 def _text(path: Path) -> str:
-    return str(path).encode("utf-8", "replace").decode()
+    """For a message: no longer than a person reads."""
+    text = str(path).encode("utf-8", "replace").decode()
+    return text if len(text) <= SHOWN_PATH else f"{text[:SHOWN_PATH]}…"
 
 
 def _refused(path: Path, why: str) -> ProtocolError:
