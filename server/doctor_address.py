@@ -53,16 +53,18 @@ async def public_address(settings: Settings) -> list[Finding]:
 
 async def asked(http: httpx.AsyncClient, settings: Settings) -> list[Finding]:
     """Ask for readiness, and for the socket where that is answered."""
+    found: list[Finding] = []
     try:
-        ready = _readiness(await _get(http, "readyz", {}), settings)
-        if not ready.well:
-            return [ready]
-        socket = await _get(http, "api/ws", _upgrade(settings.public_url))
-        return [ready, _socket(socket, settings)]
+        found.append(_readiness(await _get(http, "readyz", {}), settings))
+        if found[0].well:
+            socket = await _get(http, "api/ws", _upgrade(settings.public_url))
+            found.append(_socket(socket, settings))
     except (httpx.HTTPError, TimeoutError) as error:
-        says = f"nothing answers at {settings.public_url}: {error or type(error).__name__}"
+        where = "its WebSocket" if found else settings.public_url
+        says = f"nothing answers at {where}: {str(error) or type(error).__name__}"
         hint = "is the proxy running, does its name lead there, and is its certificate trusted?"
-        return [warning(NAME, says, hint)]
+        found.append(warning(NAME, says, hint))
+    return found
 
 
 async def _get(http: httpx.AsyncClient, path: str, headers: dict[str, str]) -> Answer:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Page, async_playwright, expect
 
 FLAGS = [
     "--no-sandbox",  # Chromium refuses its own sandbox to root, as in CI
@@ -17,6 +17,9 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+# A busy machine is slow, not wrong; a test has a timeout of its own.
+expect.set_options(timeout=30_000)
 
 
 @asynccontextmanager

@@ -18,7 +18,7 @@ from server.settings import Settings
 from server.stores.migrate import lock
 from server.user_desk import open_desk
 from server.world import rfc3339
-from tests.integration.proxies import reserved
+from tests.integration.proxies import listener, reserved
 from tests.server.harness import TOKEN, House, house
 from tests.server.people import admit, shared_house
 
@@ -231,6 +231,13 @@ async def test_nobody_there_is_said_so() -> None:
         (found,) = await asked_at(f"http://127.0.0.1:{kept.getsockname()[1]}")
     assert found.says.startswith(f"nothing answers at {PUBLIC}: ")
     assert not found.required
+
+
+async def test_somebody_who_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_address, "WAIT_SECONDS", 0.1)
+    with listener() as silent:  # it takes connections, and nobody is there
+        (found,) = await asked_at(f"http://127.0.0.1:{silent.getsockname()[1]}")
+    assert found.says == f"nothing answers at {PUBLIC}: TimeoutError"
 
 
 async def test_a_host_that_is_not_podiums_is_the_proxys_fault(tmp_path: Path) -> None:
