@@ -164,6 +164,7 @@ export type Containment = "none" | "bubblewrap";
 
 /** What was and was not looked at; present in every report. */
 export interface Coverage {
+  /** Every step delivered that was to, and no file in scope was left out over the cap. */
   complete: boolean;
   scope: string;
   files_reviewed: number;
@@ -171,6 +172,8 @@ export interface Coverage {
   steps: StepCoverage[];
   /** Files that were not sent to any agent, counted by reason. */
   left_out?: Record<string, number>;
+  /** The first of those in scope that the band's cap left out. */
+  left_out_paths?: string[];
   /** Roles whose signal was there but which the band's cap left out, each with its reason. */
   omitted_roles?: string[];
   notes?: string[];
@@ -1000,6 +1003,8 @@ export interface Scope {
   files: ScopeFile[];
   /** Files in scope before the cap. */
   total_files: number;
+  /** The first of those that the cap leaves out. */
+  left_out?: string[];
   /** The commit the change is measured from. */
   base?: string | null;
   deleted?: string[];

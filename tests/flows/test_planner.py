@@ -254,8 +254,10 @@ def test_a_flow_without_files_has_no_scope() -> None:
 def test_the_scope_is_capped_and_says_so() -> None:
     scope = review(situation(many(100)), band=Band.SMALL).scope
     assert (len(scope.files), scope.total_files) == (20, 100)
+    assert len(scope.left_out) == 20
+    assert set(scope.left_out) <= set(many(100)) - {file.path for file in scope.files}
     few = review(situation(many(20)), band=Band.SMALL).scope
-    assert (len(few.files), few.total_files) == (20, 20)
+    assert (len(few.files), few.total_files, few.left_out) == (20, 20, [])
 
 
 def test_a_sample_is_spread_over_the_tree() -> None:
