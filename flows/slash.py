@@ -2,13 +2,15 @@
 
     /flow [band] [--flag value] [--only ROLE] [--skip ROLE] [--exclude PATH] [target…] ["focus"]
 
-The first word is the band when it has the name of one (a file of that name is `./small`). Text in
+The first word is the band when it has the name of one, in capitals or not (a file of that name is
+`./small`; where words are plain text, a capital begins a sentence). Text in
 double quotes is the focus. What starts with `--` is a flag, written `--flag value` or
 `--flag=value`; flags may stand anywhere. Every other word is an argument by its place. Nothing here
 touches the disk: whether a path exists is for the reader of the project to say.
 """
 
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any
 
 from msgspec import Struct
@@ -26,6 +28,8 @@ BUILTINS = {"flows": "optional", "runs": "none", "cancel": "one", "finish": "one
 """The commands about podium itself, and whether they take an argument."""
 
 MAX_SHOWN = 80
+_SIZES = {"xs": "small", "s": "small", "m": "medium", "l": "large", "xl": "large"}
+"""Bands as others name them."""
 TEXTS = (InputType.TEXT, InputType.QUESTION)
 
 
@@ -128,6 +132,18 @@ def canonical(invocation: Invocation, flow: Flow) -> str:
     return " ".join(written)
 
 
+def band_hint(word: str) -> str | None:
+    """Return what to say of a word that names no file, as it may be a misspelt band; None when it
+    is written as a path."""
+    if not word.isalpha():
+        return None
+    known = f"bands: {', '.join(BAND_NAMES)}"
+    close = _SIZES.get(word.lower()) or next(
+        iter(get_close_matches(word.lower()[:MAX_SHOWN], BAND_NAMES, n=1)), None
+    )
+    return f"did you mean {close}? {known}" if close else f"or was it to be a band? {known}"
+
+
 def roles_of(flow: Flow) -> list[str]:
     """Return the roles of a flow, which `--only` and `--skip` may name."""
     return list(dict.fromkeys(step.role for step in flow.steps if step.role is not None))
@@ -211,16 +227,20 @@ class _Reader:
         _put(self._inputs, declared, value, field=word.text, column=word.column)
 
     def _band(self, bare: list[Word]) -> Band | None:
-        if not bare or bare[0].text not in BAND_NAMES:
+        if not bare or not self._is_band(bare[0].text):
             return None
-        if len(bare) > 1 and bare[1].text in BAND_NAMES:
+        if len(bare) > 1 and self._is_band(bare[1].text):
             raise SlashError(
                 "the band is given twice",
                 column=bare[1].column,
                 field=bare[1].text,
                 hint=f"write ./{bare[1].text} for a file of that name",
             )
-        return Band(bare[0].text)
+        return Band(bare[0].text.lower())
+
+    def _is_band(self, word: str) -> bool:
+        plain = any(it.type in TEXTS and it.position is not None for it in self._flow.inputs)
+        return (word if plain else word.lower()) in BAND_NAMES
 
     def _focus(self, word: Word) -> None:
         declared = next((it for it in self._flow.inputs if it.focus), None)
@@ -362,7 +382,7 @@ def _as_flags(declared: Input, value: Any) -> list[str]:
 
 def _as_word(value: str) -> str:
     """Write a positional argument so that it reads neither as a band, a flag nor a quote."""
-    mistakable = value.startswith(("-", '"')) or value in BAND_NAMES
+    mistakable = value.startswith(("-", '"')) or value.lower() in BAND_NAMES
     return words.bare(f"./{value}" if mistakable else value)
 
 

@@ -163,7 +163,7 @@ def _after_triage(triage: Triaged, commands: dict[str, str]) -> str | None:
 
 def _as_word(path: str) -> str:
     """Write a path so that it reads neither as a band, a flag nor a quoted text."""
-    mistakable = path.startswith(("-", '"')) or path in BAND_NAMES
+    mistakable = path.startswith(("-", '"')) or path.lower() in BAND_NAMES
     return words.bare(f"./{path}" if mistakable else path)
 
 

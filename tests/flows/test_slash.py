@@ -13,6 +13,7 @@ from flows.slash import (
     Builtin,
     Invocation,
     SlashError,
+    band_hint,
     canonical,
     from_fields,
     parse,
@@ -107,6 +108,33 @@ def test_a_first_word_that_is_no_band_is_a_target() -> None:
     assert read("/review ./small").inputs == {"paths": ["small"]}
     assert read("/review small").band is Band.SMALL
     assert read("/review --base main large src").band is Band.LARGE
+
+
+@pytest.mark.parametrize("written", ["large", "LARGE", "Large"])
+def test_a_band_may_be_written_in_capitals(written: str) -> None:
+    assert read(f"/code-review {written} src") == read("/code-review large src")
+    assert read(f"/code-review ./{written}").inputs == {"paths": [written]}
+
+
+def test_a_capital_that_begins_a_text_is_no_band() -> None:
+    found = read("/issue-triage Small fonts cannot be read")
+    assert (found.band, found.inputs) == (None, {"issue": "Small fonts cannot be read"})
+    assert read("/issue-triage small fonts cannot be read").band is Band.SMALL
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("smal", "did you mean small? bands: small, medium, large"),
+        ("SMALLL", "did you mean small? bands: small, medium, large"),
+        ("xl", "did you mean large? bands: small, medium, large"),
+        ("hugee", "or was it to be a band? bands: small, medium, large"),
+        ("src/smal", None),
+        ("smal.py", None),
+    ],
+)
+def test_a_word_that_is_no_file_may_be_a_misspelt_band(word: str, hint: str | None) -> None:
+    assert band_hint(word) == hint
 
 
 def test_words_of_a_text_input_are_joined() -> None:
