@@ -77,7 +77,7 @@ def parse(text: str, catalogue: Catalogue) -> Invocation | Builtin:
     except WordError as error:
         raise SlashError(str(error), column=error.column) from error
     if head.quoted or not head.text.startswith("/"):
-        raise SlashError("a command starts with `/`", column=head.column, hint="try /flows")
+        raise _no_command(text, head, catalogue)
     # `/han:code-review` is how a host with plugins writes it.
     name = head.text[1:].rpartition(":")[2]
     if name in BUILTINS:
@@ -287,9 +287,28 @@ def _builtin(name: str, rest: list[Word], *, end: int) -> Builtin:
     return Builtin(name=name, argument=rest[0].text if rest else None)
 
 
+def no_run(builtin: Builtin, catalogue: Catalogue) -> SlashError:
+    """Return the refusal of a launch by a command that is about podium itself."""
+    return SlashError(
+        f"/{builtin.name} starts no run", column=1, field="command", hint=_offered(catalogue)
+    )
+
+
+def _no_command(text: str, head: Word, catalogue: Catalogue) -> SlashError:
+    close = None if head.quoted else catalogue.closest(head.text)
+    hint = f"did you mean {usage(catalogue.get(close))}" if close else _offered(catalogue)
+    message = "a command starts with `/`" if text.strip() else "the command is empty"
+    return SlashError(message, column=head.column, hint=hint)
+
+
+def _offered(catalogue: Catalogue) -> str:
+    named = ", ".join(f"/{name}" for name in catalogue.flows)
+    return f"the flows: {named}" if named else "no flow is offered; the server's log says why"
+
+
 def _unknown_command(name: str, head: Word, catalogue: Catalogue) -> SlashError:
     close = catalogue.closest(name)
-    hint = f"did you mean {usage(catalogue.get(close))}" if close else "/flows lists what there is"
+    hint = f"did you mean {usage(catalogue.get(close))}" if close else _offered(catalogue)
     return SlashError(
         f"there is no command /{_short(name)}",
         column=head.column,

@@ -16,6 +16,7 @@ from flows.slash import (
     band_hint,
     canonical,
     from_fields,
+    no_run,
     parse,
     roles_of,
 )
@@ -180,7 +181,8 @@ def test_builtins(text: str, builtin: Builtin) -> None:
 @pytest.mark.parametrize(
     ("text", "column", "field", "part"),
     [
-        ("", 1, None, "starts with `/`"),
+        ("", 1, None, "is empty"),
+        ("  ", 1, None, "is empty"),
         ("hello", 1, None, "starts with `/`"),
         ('"/review"', 1, None, "starts with `/`"),
         ("/review --nope", 9, "--nope", "unknown flag"),
@@ -241,12 +243,31 @@ def test_an_unknown_flag_lists_the_valid_ones() -> None:
     )
 
 
+@pytest.mark.parametrize("text", ["hello", "", "/zzz"])
+def test_what_is_no_command_names_the_flows_that_there_are(text: str) -> None:
+    assert refused(text).hint == "the flows: /code-review, /issue-triage"
+    assert refused(text, build(flows={}, briefs=BRIEFS)).hint is not None
+
+
+def test_a_forgotten_slash_is_seen() -> None:
+    assert str(refused("code-review small").hint).startswith("did you mean /code-review [band]")
+
+
+@pytest.mark.parametrize("text", ["/flows", "/help", "/runs", "/cancel a"])
+def test_a_command_about_podium_starts_no_run_and_names_what_does(text: str) -> None:
+    found = parse(text, CATALOGUE)
+    assert isinstance(found, Builtin)
+    error = no_run(found, CATALOGUE)
+    assert error.message == f"/{found.name} starts no run"
+    assert error.hint == "the flows: /code-review, /issue-triage"
+
+
 def test_an_unknown_command_names_the_closest() -> None:
     error = refused("/code-reviw src")
     assert error.code is ErrorCode.UNKNOWN_FLOW
     assert error.hint is not None
     assert '/code-review [band] [--base REF] [paths…] ["focus"]' in error.hint
-    assert refused("/zzzz").hint == "/flows lists what there is"
+    assert refused("/zzzz").hint == "the flows: /code-review, /issue-triage"
 
 
 def test_a_band_that_the_flow_does_not_have_is_refused() -> None:

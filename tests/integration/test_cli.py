@@ -266,7 +266,7 @@ async def _said(stream: asyncio.StreamReader, words: bytes) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (("run", "/nope"), 2, "/flows lists what there is"),
+        (("run", "/nope"), 2, "the flows: /code-review, /issue-triage"),
         (("run", "/code-reviwe"), 2, "code-review"),
         (("run", "/code-review --nope"), 2, "--base"),
         (("run", '/code-review "unfinished'), 2, "quote"),
