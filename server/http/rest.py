@@ -17,8 +17,10 @@ from protocol.resources import Project
 from protocol.rest import (
     LIST_LIMIT,
     Cancelled,
+    CommandBody,
     Finishing,
     FlowList,
+    LaunchBody,
     Launched,
     NotCancelled,
     PlanBody,
@@ -93,13 +95,7 @@ class Rest:
 
     async def launch(self, request: Request, user: UserId) -> Response:
         body = parse_launch(await json_body(request))
-        launch = LaunchRequest(
-            project_id=body.project_id,
-            flow_name=body.flow_name,
-            band=body.band,
-            input=body.input,
-            model=body.model or None,
-        )
+        launch = _request_of(body)
         try:
             launched = await self._launcher.launch(user, launch, key=_key(request))
         except ProtocolError as error:
@@ -195,6 +191,20 @@ class Rest:
     def _unknown_flow(self, error: ProtocolError) -> Response:
         known = sorted(info.name for info in self._catalogue.infos())
         return json(UnknownFlow(message=error.message, known_flows=known), 422)
+
+
+def _request_of(body: LaunchBody | CommandBody) -> LaunchRequest:
+    if isinstance(body, CommandBody):
+        return LaunchRequest(
+            project_id=body.project_id, command=body.command, model=body.model or None
+        )
+    return LaunchRequest(
+        project_id=body.project_id,
+        flow_name=body.flow_name,
+        band=body.band,
+        input=body.input,
+        model=body.model or None,
+    )
 
 
 def _no_member(path: str, own: Sequence[Project]) -> ProtocolError:

@@ -158,6 +158,15 @@ export interface Cleared {
   step_id: string;
 }
 
+/** `POST /api/runs` by a slash command, as the socket's `launch` takes it. */
+export interface CommandBody {
+  /** In either case. */
+  project_id: string;
+  command: string;
+  /** One of the models of `GET /api/flows`; left out or empty: the default. */
+  model?: string;
+}
+
 export type Confidence = "high" | "medium" | "low";
 
 export type Containment = "none" | "bubblewrap";
