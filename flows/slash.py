@@ -349,8 +349,12 @@ def _checked(check: Callable[[Any], Any], value: Any, field: str, column: int | 
 def _roles(flow: Flow, value: Any) -> list[str]:
     known = roles_of(flow)
     named = [value] if isinstance(value, str) else value
-    if not isinstance(named, list) or not named or not all(role in known for role in named):
-        raise InputError(f"names no role of /{flow.id}: there are {', '.join(known)}")
+    there = f"no role of /{flow.id}: there are {', '.join(known)}"
+    if not isinstance(named, list) or not named:
+        raise InputError(f"names {there}")
+    for role in named:
+        if role not in known:
+            raise InputError(f"names `{_short(str(role))}`, {there}")
     return list(dict.fromkeys(named))
 
 

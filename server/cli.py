@@ -155,7 +155,11 @@ async def run(command: str, **options: Any) -> int:
     \b
     podium run "/code-review"
     podium run '/code-review medium --base main src "error handling"'
+    podium run '/code-review --only security,test --exclude docs src'
     podium run '/issue-triage "Login fails with a 500 since Monday"'
+
+    A band is small, medium or large. Every flow takes --only ROLE, --skip ROLE and --exclude PATH;
+    `podium flows NAME` shows its inputs and its roles.
 
     It uses the server that runs on this machine, or starts one for this run.
     """
