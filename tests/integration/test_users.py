@@ -50,10 +50,10 @@ async def test_without_a_server_the_store_is_changed(podium: Podium, project: Pa
     changed = await podium("user", "change", "ann", "--remove-project", str(project))
     assert "no project yet" in changed.out
     assert changed.err == ""
-    again = await podium("user", "change", "ann", "--remove-project", str(project))
-    assert f"ann was no member of {project}" in again.err
-    (shown,) = [line.split()[1] for line in added.out.splitlines() if line.startswith("id ")]
-    assert (await podium("user", "revoke", "ann", "--token", shown)).code == 0
+    absent = await podium("user", "change", "ann", "--remove-project", str(project))
+    assert f"ann was no member of {project}" in absent.err
+    (token_id,) = [line.split()[1] for line in added.out.splitlines() if line.startswith("id ")]
+    assert (await podium("user", "revoke", "ann", "--token", token_id)).code == 0
     assert (await podium("user", "change", "ann")).code == 2
     assert (await podium("user", "revoke", "ann")).code == 0
     assert (await podium("user", "revoke", "ann")).code == 0
