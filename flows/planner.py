@@ -92,6 +92,14 @@ def plan(
 
 def _require_something(flow: Flow, situation: Situation) -> None:
     if flow.uses_scope and not situation.files and not situation.deleted:
+        tree = situation.tree
+        if not tree.files and not tree.left_out:
+            raise ProtocolError(
+                ErrorCode.BAD_ARGUMENTS,
+                "this folder has no files",
+                field="project_id",
+                hint="choose another project: --project DIR",
+            )
         raise ProtocolError(
             ErrorCode.BAD_ARGUMENTS,
             f"there is nothing to review: {situation.description}",

@@ -14,7 +14,7 @@ from flows.slash import Invocation, parse
 from protocol.commands import Band
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.ids import StepId, is_uuid
-from protocol.plan import Endpoint, FlowPlan, OnFailure, StepKind
+from protocol.plan import Endpoint, FlowPlan, OnFailure, StepKind, Tree
 from tests.flows.plans import CATALOGUE, REVIEW, TRIAGE, invoke, situation
 
 QUIET = {"app/a.py": "x = 1\n"}
@@ -294,8 +294,11 @@ def test_a_sample_has_each_file_once_and_none_too_many(count: int, band: Band) -
 
 
 def test_nothing_to_review_is_refused() -> None:
-    with pytest.raises(ProtocolError, match="nothing to review"):
+    with pytest.raises(ProtocolError, match="this folder has no files"):
         review(situation({}))
+    for tree in (Tree(id="t" * 40, files=1), Tree(id="t" * 40, files=0, left_out={"binary": 1})):
+        with pytest.raises(ProtocolError, match="nothing to review"):
+            review(situation({}, tree=tree))
     assert review(situation({}, deleted=["a.py"])).scope.deleted == ["a.py"]
 
 
