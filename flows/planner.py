@@ -38,6 +38,8 @@ MAX_DIFF_BYTES = 24_000
 MAX_TEXT_BYTES = 24_000
 """Of each text input in one prompt."""
 PATH_TOKENS = 16
+MAX_LEFT_OUT = 20
+"""Files over the cap that a plan names; the rest is counted."""
 READING_TOKENS = 4_000
 """Room for one full answer of the file reader (measured: 12.8 KB)."""
 
@@ -90,6 +92,14 @@ def plan(
 
 def _require_something(flow: Flow, situation: Situation) -> None:
     if flow.uses_scope and not situation.files and not situation.deleted:
+        tree = situation.tree
+        if not tree.files and not tree.left_out:
+            raise ProtocolError(
+                ErrorCode.BAD_ARGUMENTS,
+                "this folder has no files",
+                field="project_id",
+                hint="choose another project: --project DIR",
+            )
         raise ProtocolError(
             ErrorCode.BAD_ARGUMENTS,
             f"there is nothing to review: {situation.description}",
@@ -100,11 +110,15 @@ def _require_something(flow: Flow, situation: Situation) -> None:
 def _scope(flow: Flow, situation: Situation, caps: Caps) -> Scope:
     if not flow.uses_scope:
         return Scope(kind="none", description="no files are under review", files=[], total_files=0)
+    files = _sample(situation.files, caps.files)
+    taken = {file.path for file in files}
+    left_out = sorted(file.path for file in situation.files if file.path not in taken)
     return Scope(
         kind=situation.kind,
         description=situation.description,
-        files=_sample(situation.files, caps.files),
+        files=files,
         total_files=len(situation.files),
+        left_out=left_out[:MAX_LEFT_OUT],
         base=situation.base,
         deleted=sorted(situation.deleted),
     )

@@ -2,13 +2,15 @@
 
     /flow [band] [--flag value] [--only ROLE] [--skip ROLE] [--exclude PATH] [target…] ["focus"]
 
-The first word is the band when it has the name of one (a file of that name is `./small`). Text in
+The first word is the band when it has the name of one, in capitals or not (a file of that name is
+`./small`; where words are plain text, a capital begins a sentence). Text in
 double quotes is the focus. What starts with `--` is a flag, written `--flag value` or
 `--flag=value`; flags may stand anywhere. Every other word is an argument by its place. Nothing here
 touches the disk: whether a path exists is for the reader of the project to say.
 """
 
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any
 
 from msgspec import Struct
@@ -26,6 +28,8 @@ BUILTINS = {"flows": "optional", "runs": "none", "cancel": "one", "finish": "one
 """The commands about podium itself, and whether they take an argument."""
 
 MAX_SHOWN = 80
+_SIZES = {"xs": "small", "s": "small", "m": "medium", "l": "large", "xl": "large"}
+"""Bands as others name them."""
 TEXTS = (InputType.TEXT, InputType.QUESTION)
 
 
@@ -73,7 +77,7 @@ def parse(text: str, catalogue: Catalogue) -> Invocation | Builtin:
     except WordError as error:
         raise SlashError(str(error), column=error.column) from error
     if head.quoted or not head.text.startswith("/"):
-        raise SlashError("a command starts with `/`", column=head.column, hint="try /flows")
+        raise _no_command(text, head, catalogue)
     # `/han:code-review` is how a host with plugins writes it.
     name = head.text[1:].rpartition(":")[2]
     if name in BUILTINS:
@@ -126,6 +130,18 @@ def canonical(invocation: Invocation, flow: Flow) -> str:
         written += [_as_word(value) for value in _listed(invocation.inputs[declared.name])]
     written += [words.quoted(invocation.inputs[it.name]) for it in given if it.focus]
     return " ".join(written)
+
+
+def band_hint(word: str) -> str | None:
+    """Return what to say of a word that names no file, as it may be a misspelt band; None when it
+    is written as a path."""
+    if not word.isalpha():
+        return None
+    known = f"bands: {', '.join(BAND_NAMES)}"
+    close = _SIZES.get(word.lower()) or next(
+        iter(get_close_matches(word.lower()[:MAX_SHOWN], BAND_NAMES, n=1)), None
+    )
+    return f"did you mean {close}? {known}" if close else f"or was it to be a band? {known}"
 
 
 def roles_of(flow: Flow) -> list[str]:
@@ -211,16 +227,20 @@ class _Reader:
         _put(self._inputs, declared, value, field=word.text, column=word.column)
 
     def _band(self, bare: list[Word]) -> Band | None:
-        if not bare or bare[0].text not in BAND_NAMES:
+        if not bare or not self._is_band(bare[0].text):
             return None
-        if len(bare) > 1 and bare[1].text in BAND_NAMES:
+        if len(bare) > 1 and self._is_band(bare[1].text):
             raise SlashError(
                 "the band is given twice",
                 column=bare[1].column,
                 field=bare[1].text,
                 hint=f"write ./{bare[1].text} for a file of that name",
             )
-        return Band(bare[0].text)
+        return Band(bare[0].text.lower())
+
+    def _is_band(self, word: str) -> bool:
+        plain = any(it.type in TEXTS and it.position is not None for it in self._flow.inputs)
+        return (word if plain else word.lower()) in BAND_NAMES
 
     def _focus(self, word: Word) -> None:
         declared = next((it for it in self._flow.inputs if it.focus), None)
@@ -267,9 +287,28 @@ def _builtin(name: str, rest: list[Word], *, end: int) -> Builtin:
     return Builtin(name=name, argument=rest[0].text if rest else None)
 
 
+def no_run(builtin: Builtin, catalogue: Catalogue) -> SlashError:
+    """Return the refusal of a launch by a command that is about podium itself."""
+    return SlashError(
+        f"/{builtin.name} starts no run", column=1, field="command", hint=_offered(catalogue)
+    )
+
+
+def _no_command(text: str, head: Word, catalogue: Catalogue) -> SlashError:
+    close = None if head.quoted else catalogue.closest(head.text)
+    hint = f"did you mean {usage(catalogue.get(close))}" if close else _offered(catalogue)
+    message = "a command starts with `/`" if text.strip() else "the command is empty"
+    return SlashError(message, column=head.column, hint=hint)
+
+
+def _offered(catalogue: Catalogue) -> str:
+    named = ", ".join(f"/{name}" for name in catalogue.flows)
+    return f"the flows: {named}" if named else "no flow is offered; the server's log says why"
+
+
 def _unknown_command(name: str, head: Word, catalogue: Catalogue) -> SlashError:
     close = catalogue.closest(name)
-    hint = f"did you mean {usage(catalogue.get(close))}" if close else "/flows lists what there is"
+    hint = f"did you mean {usage(catalogue.get(close))}" if close else _offered(catalogue)
     return SlashError(
         f"there is no command /{_short(name)}",
         column=head.column,
@@ -310,8 +349,12 @@ def _checked(check: Callable[[Any], Any], value: Any, field: str, column: int | 
 def _roles(flow: Flow, value: Any) -> list[str]:
     known = roles_of(flow)
     named = [value] if isinstance(value, str) else value
-    if not isinstance(named, list) or not named or not all(role in known for role in named):
-        raise InputError(f"names no role of /{flow.id}: there are {', '.join(known)}")
+    there = f"no role of /{flow.id}: there are {', '.join(known)}"
+    if not isinstance(named, list) or not named:
+        raise InputError(f"names {there}")
+    for role in named:
+        if role not in known:
+            raise InputError(f"names `{_short(str(role))}`, {there}")
     return list(dict.fromkeys(named))
 
 
@@ -362,7 +405,7 @@ def _as_flags(declared: Input, value: Any) -> list[str]:
 
 def _as_word(value: str) -> str:
     """Write a positional argument so that it reads neither as a band, a flag nor a quote."""
-    mistakable = value.startswith(("-", '"')) or value in BAND_NAMES
+    mistakable = value.startswith(("-", '"')) or value.lower() in BAND_NAMES
     return words.bare(f"./{value}" if mistakable else value)
 
 

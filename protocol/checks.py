@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from protocol.codec import NESTING, too_deep
-from protocol.commands import Band, Cursor, Detail
+from protocol.commands import COMMAND_MAX, Band, Cursor, Detail
 from protocol.ids import is_uuid
 
 T = TypeVar("T")
@@ -51,6 +51,10 @@ def uuid_of(value: Any) -> str:
 
 def flow_name_of(value: Any) -> str:
     return string_of(value, least=1, most=FLOW_NAME_MAX)
+
+
+def command_of(value: Any) -> str:
+    return string_of(value, most=COMMAND_MAX)
 
 
 def model_of(value: Any) -> str | None:

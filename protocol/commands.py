@@ -14,7 +14,8 @@ from protocol.ids import PlanId, ProjectId, RunId, StepId
 MessageId = Annotated[str, Meta(min_length=1, max_length=64)]
 LaunchKey = Annotated[str, Meta(min_length=1, max_length=200)]
 ShortText = Annotated[str, Meta(min_length=1, max_length=200)]
-CommandText = Annotated[str, Meta(min_length=1, max_length=64_000)]
+COMMAND_MAX = 64_000
+CommandText = Annotated[str, Meta(max_length=COMMAND_MAX)]
 
 
 class Band(StrEnum):

@@ -99,7 +99,7 @@ def _operation(route: Route, components: Components) -> Schema:
     if parameters:
         operation["parameters"] = parameters
     if route.body is not None:
-        operation["requestBody"] = _request(route.body, components)
+        operation["requestBody"] = _request(route, components)
     operation["responses"] = {
         str(status): _response(status, list(answers), components)
         for status, answers in groupby(route.all_answers, key=attrgetter("status"))
@@ -123,9 +123,11 @@ def _parameter(parameter: Parameter, components: Components) -> Schema:
     }
 
 
-def _request(body: type, components: Components) -> Schema:
-    required = bool(components.definitions[body.__name__]["required"])
-    return {"required": required, "content": {JSON: {"schema": components.of(body)}}}
+def _request(route: Route, components: Components) -> Schema:
+    bodies = [body for body in (route.body, route.or_body) if body is not None]
+    required = all(components.definitions[body.__name__]["required"] for body in bodies)
+    schema = _any_of([components.of(body) for body in bodies])
+    return {"required": required, "content": {JSON: {"schema": schema}}}
 
 
 def _response(status: int, answers: Sequence[Answer], components: Components) -> Schema:

@@ -78,6 +78,8 @@ class Scope(Struct, frozen=True, kw_only=True, omit_defaults=True):
     files: list[ScopeFile]
     total_files: int
     """Files in scope before the cap."""
+    left_out: list[str] = []
+    """The first of those that the cap leaves out."""
     base: str | None = None
     """The commit the change is measured from."""
     deleted: list[str] = []

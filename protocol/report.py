@@ -142,12 +142,15 @@ class Coverage(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What was and was not looked at; present in every report."""
 
     complete: bool
+    """Every step delivered that was to, and no file in scope was left out over the cap."""
     scope: str
     files_reviewed: int
     files_in_scope: int
     steps: list[StepCoverage]
     left_out: dict[str, int] = {}
     """Files that were not sent to any agent, counted by reason."""
+    left_out_paths: list[str] = []
+    """The first of those in scope that the band's cap left out."""
     omitted_roles: list[str] = []
     """Roles whose signal was there but which the band's cap left out, each with its reason."""
     notes: list[str] = []

@@ -17,6 +17,7 @@ from protocol.checks import (
     QUESTION_MAX,
     Fields,
     band_of,
+    command_of,
     cursor_of,
     detail_of,
     flow_name_of,
@@ -62,6 +63,16 @@ class LaunchBody(Struct, frozen=True, kw_only=True):
         Meta(extra_json_schema={"required": ["question"], "properties": {"question": _QUESTION}}),
     ]
     """`question` feeds the flow's primary input; other keys feed the inputs of their names."""
+    model: Annotated[str, Meta(max_length=MODEL_MAX)] | UnsetType = UNSET
+    """One of the models of `GET /api/flows`; left out or empty: the default."""
+
+
+class CommandBody(Struct, frozen=True, kw_only=True):
+    """`POST /api/runs` by a slash command, as the socket's `launch` takes it."""
+
+    project_id: Annotated[ProjectId, Meta(extra_json_schema={"format": "uuid"})]
+    """In either case."""
+    command: CommandText
     model: Annotated[str, Meta(max_length=MODEL_MAX)] | UnsetType = UNSET
     """One of the models of `GET /api/flows`; left out or empty: the default."""
 
@@ -275,10 +286,11 @@ class InvalidRequest(Exception):
         return InvalidBody(self.what, Details(self.form_errors, self.field_errors))
 
 
-def parse_launch(data: bytes) -> LaunchBody:
+def parse_launch(data: bytes) -> LaunchBody | CommandBody:
     """Return the checked body, or raise InvalidRequest with every fault in it.
 
-    Top-level fields that the contract does not name are ignored.
+    It is one by command when it has a `command`; a `flow_name` beside that is a fault. Top-level
+    fields that the contract does not name are ignored.
     """
     try:
         body = parse_json(data)
@@ -287,6 +299,21 @@ def parse_launch(data: bytes) -> LaunchBody:
     if not isinstance(body, dict):
         raise InvalidRequest(INVALID_BODY, [f"Expected object, received {kind_of(body)}"], {})
     fields = Fields(body)
+    return _by_command(fields, body) if "command" in body else _by_fields(fields, body)
+
+
+def _by_command(fields: Fields, body: Mapping[str, Any]) -> CommandBody:
+    project_id = fields.take("project_id", uuid_of)
+    command = fields.take("command", command_of)
+    model = fields.take("model", model_of) if "model" in body else None
+    if "flow_name" in body:
+        fields.errors["flow_name"] = ["Give either a command, or a flow_name with its input"]
+    if fields.errors or project_id is None or command is None:
+        raise InvalidRequest(INVALID_BODY, [], fields.errors)
+    return CommandBody(project_id=ProjectId(project_id), command=command, model=model or UNSET)
+
+
+def _by_fields(fields: Fields, body: Mapping[str, Any]) -> LaunchBody:
     project_id = fields.take("project_id", uuid_of)
     flow_name = fields.take("flow_name", flow_name_of)
     band = fields.take("band", band_of)

@@ -77,6 +77,8 @@ class Route(Struct, frozen=True, kw_only=True):
     about: str = ""
     parameters: tuple[Parameter, ...] = ()
     body: type[Struct] | None = None
+    or_body: type[Struct] | None = None
+    """Another body that it takes as well."""
     answers: tuple[Answer, ...]
     codes: tuple[ErrorCode, ...] = ()
     """Further refusals, each with the status of its code."""
@@ -91,7 +93,7 @@ class Route(Struct, frozen=True, kw_only=True):
     def bodies(self) -> tuple[Any, ...]:
         """Every Struct that it takes or answers."""
         answered = [it for answer in self.all_answers for it in (answer.body, *answer.items)]
-        return tuple(it for it in (self.body, *answered) if it is not None)
+        return tuple(it for it in (self.body, self.or_body, *answered) if it is not None)
 
     def _refusals(self) -> Iterator[Answer]:
         queries = (it for it in self.parameters if it.place == "query" and it.checked)

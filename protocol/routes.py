@@ -26,6 +26,7 @@ from protocol.rest import (
     LIST_LIMIT,
     Alive,
     Cancelled,
+    CommandBody,
     Draining,
     Finishing,
     FlowList,
@@ -98,6 +99,7 @@ ROUTES: tuple[Route, ...] = (
         summary="Launch a run",
         parameters=(_KEY,),
         body=LaunchBody,
+        or_body=CommandBody,
         answers=(
             Answer(201, Launched, "The run is stored, and begins."),
             Answer(200, Launched, "The run that this key and body launched before."),

@@ -30,7 +30,7 @@ UNIONS: dict[str, Any] = {
 _RESOURCES = (Run, Step, Project, IndexRow, FlowInfo, Report)
 
 
-_ASKED = {route.body for route in ROUTES}
+_ASKED = {body for route in ROUTES for body in (route.body, route.or_body)}
 """What a client sends: it may leave out whatever has a default."""
 
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TypeVar
 
 import click
 import msgspec
@@ -22,6 +22,7 @@ from server.settings import Settings, SettingsError
 from server.terminal import clean, clean_line
 
 P = ParamSpec("P")
+F = TypeVar("F", bound=Callable[..., Any])
 
 FAILED, USAGE, UNAVAILABLE, CANCELLED = 1, 2, 4, 130
 FORMS = ("json-schema", "openapi", "asyncapi", "typescript")
@@ -91,7 +92,11 @@ containment_option = click.option(
 demo_option = click.option(
     "--demo", is_flag=True, help="Use the scripted demo model (not a review)."
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Frames as JSON lines.")
+
+
+def json_option(what: str) -> Callable[[F], F]:
+    """`--json`; `what` says in its help what is printed."""
+    return click.option("--json", "as_json", is_flag=True, help=f"{what}.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EPILOG)
@@ -141,7 +146,7 @@ async def serve(
 @project_option
 @url_option
 @data_option
-@json_option
+@json_option("Frames as JSON lines")
 @containment_option
 @click.option("--key", help="Idempotency key: the same key is the same run.")
 @click.option("--fail-on", type=click.Choice(SEVERITIES), help="Exit 1 when a finding reaches it.")
@@ -155,7 +160,11 @@ async def run(command: str, **options: Any) -> int:
     \b
     podium run "/code-review"
     podium run '/code-review medium --base main src "error handling"'
+    podium run '/code-review --only security,test --exclude docs src'
     podium run '/issue-triage "Login fails with a 500 since Monday"'
+
+    A band is small, medium or large. Every flow takes --only ROLE, --skip ROLE and --exclude PATH;
+    `podium flows NAME` shows its inputs and its roles.
 
     It uses the server that runs on this machine, or starts one for this run.
     """
@@ -169,14 +178,15 @@ async def run(command: str, **options: Any) -> int:
 @click.argument("run_id")
 @url_option
 @data_option
-@json_option
+@json_option("Frames as JSON lines")
 @asynchronous
 async def watch(run_id: str, url: str | None, data: str | None, *, as_json: bool) -> int:
     """Follow RUN_ID from its first frame to its end."""
+    from server.run_ids import full_id
     from server.running import follow
 
     async with await connected(url, data) as client:
-        return await follow(client, run_id, as_json=as_json)
+        return await follow(client, await full_id(client, run_id), as_json=as_json)
 
 
 @main.command()
@@ -186,8 +196,10 @@ async def watch(run_id: str, url: str | None, data: str | None, *, as_json: bool
 @asynchronous
 async def cancel(run_id: str, url: str | None, data: str | None) -> None:
     """Stop RUN_ID: its agents are killed, and a partial report says what was not covered."""
+    from server.run_ids import full_id
+
     async with await connected(url, data) as client:
-        await client.post(f"/api/runs/{run_id}/cancel")
+        await client.post(f"/api/runs/{await full_id(client, run_id)}/cancel")
     click.echo("cancelling")
 
 
@@ -198,8 +210,10 @@ async def cancel(run_id: str, url: str | None, data: str | None) -> None:
 @asynchronous
 async def finish(run_id: str, url: str | None, data: str | None) -> None:
     """End RUN_ID early with a report: what is queued is skipped, what runs may end."""
+    from server.run_ids import full_id
+
     async with await connected(url, data) as client:
-        await client.post(f"/api/runs/{run_id}/finish")
+        await client.post(f"/api/runs/{await full_id(client, run_id)}/finish")
     click.echo("finishing")
 
 
@@ -211,9 +225,12 @@ async def finish(run_id: str, url: str | None, data: str | None) -> None:
 @asynchronous
 async def report(run_id: str, form: str, url: str | None, data: str | None) -> None:
     """Print the report of RUN_ID; on standard error, what its receipts prove."""
+    from server.run_ids import full_id
+
     async with await connected(url, data) as client:
-        click.echo(clean(await client.text(f"/api/runs/{run_id}/report.{form}")))
-        found = msgspec.convert(await client.get(f"/api/runs/{run_id}/report.json"), Report)
+        run = f"/api/runs/{await full_id(client, run_id)}"
+        click.echo(clean(await client.text(f"{run}/report.{form}")))
+        found = msgspec.convert(await client.get(f"{run}/report.json"), Report)
     told = read_only_of(found)
     if told is not None:
         click.echo(clean_line(told.line), err=True)
@@ -223,30 +240,35 @@ async def report(run_id: str, form: str, url: str | None, data: str | None) -> N
 @click.argument("run_id")
 @click.option("--output", metavar="FILE", help="Where to save it [podium-RUN_ID.ndjson].")
 @click.option("--live", is_flag=True, help="What there is so far, of a run that has not ended.")
+@click.option("--force", is_flag=True, help="Write over FILE if it is there.")
 @url_option
 @data_option
 @asynchronous
 async def recording(
-    run_id: str, output: str | None, url: str | None, data: str | None, *, live: bool
+    run_id: str, output: str | None, url: str | None, data: str | None, *, live: bool, force: bool
 ) -> None:
     """Save the whole log of RUN_ID as one file: a header line, then every frame as it was sent."""
+    from server.run_ids import full_id
     from server.saving import save_recording
 
-    path = Path(output or f"podium-{run_id}.ndjson")
     async with await connected(url, data) as client:
-        frames = await save_recording(client, run_id, path, live=live)
+        found = await full_id(client, run_id)
+        path = Path(output or f"podium-{found}.ndjson")
+        frames = await save_recording(client, found, path, live=live, force=force)
     click.echo(f"{frames} frames in {path}")
 
 
 @main.command()
 @url_option
 @data_option
-@json_option
+@json_option("Runs as JSON lines")
 @asynchronous
 async def runs(url: str | None, data: str | None, *, as_json: bool) -> None:
     """List the newest runs."""
     async with await connected(url, data) as client:
         found = (await client.get("/api/runs"))["runs"]
+    if not found:
+        click.echo('no runs yet; `podium run "/code-review"` starts one', err=True)
     for row in found:
         if as_json:
             click.echo(msgspec.json.encode(row))
@@ -260,7 +282,7 @@ async def runs(url: str | None, data: str | None, *, as_json: bool) -> None:
 
 @main.command()
 @click.argument("name", required=False)
-@json_option
+@json_option("Flows as JSON lines")
 def flows(name: str | None, *, as_json: bool) -> None:
     """List the flows, or explain one."""
     from flows import registry
@@ -277,7 +299,7 @@ def flows(name: str | None, *, as_json: bool) -> None:
 @project_option
 @url_option
 @data_option
-@json_option
+@json_option("The plan as JSON")
 @demo_option
 @asynchronous
 async def plan(command: str, **options: Any) -> int:
@@ -341,8 +363,14 @@ async def connected(url: str | None, data: str | None) -> Client:
 
 
 def project_root(path: str) -> Path:
-    """The git root that a path lies in, else the path itself."""
+    """The git root that a folder lies in, else the folder itself. Raises Fault for a file."""
     start = Path(path).resolve()
+    if start.is_file():
+        raise Fault(
+            f"{path} is a file, and a project is a folder",
+            hint=f'to review only this file: podium run "/code-review {path}"',
+            code=USAGE,
+        )
     for folder in (start, *start.parents):
         if (folder / ".git").exists():
             return folder

@@ -12,8 +12,19 @@ from server.cli import USAGE, Fault
 from server.client import Client
 
 
-async def save_recording(client: Client, run_id: str, path: Path, *, live: bool) -> int:
-    """Save a run's log at `path`, which has all of it or stays as it was; returns its frames."""
+async def save_recording(
+    client: Client, run_id: str, path: Path, *, live: bool, force: bool
+) -> int:
+    """Save a run's log at `path`, which has all of it or stays as it was; returns its frames.
+
+    Raises Fault, with nothing asked for, when something is there already, unless `force`.
+    """
+    if not force and await asyncio.to_thread(os.path.lexists, path):
+        raise Fault(
+            f"{path} is there already",
+            hint="--force writes over it, --output elsewhere",
+            code=USAGE,
+        )
     partial = await asyncio.to_thread(_beside, path)
     try:
         query = "?live=1" if live else ""

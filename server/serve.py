@@ -23,7 +23,7 @@ from server.channel.ws_check import misfit
 from server.channel.ws_protocol import PaneConfig, PaneProtocol
 from server.http.bounded import HEAD_BYTES, bounded
 from server.limits import LimitSettings
-from server.local import ServerFile
+from server.local import ServerFile, running_server
 from server.logs import logger
 from server.ports import StoreError
 from server.settings import Settings
@@ -73,6 +73,10 @@ async def serve(settings: Settings, *, projects: Sequence[str], with_parent: boo
         return USAGE
     except (OSError, StoreError) as error:
         click.echo(f"podium: {error}", err=True)
+        # A second start is the likeliest cause, and the first one may be all that was wanted.
+        serving = await running_server(settings.directory)
+        if serving is not None:
+            click.echo(f"  → one serves it already: {serving.page or serving.url}", err=True)
         return FAILED
     finally:
         signals.release()

@@ -28,7 +28,7 @@ from protocol.frames import (
     StoredFrame,
 )
 from protocol.ids import StepId
-from protocol.plan import FlowPlan, PlannedStep, StepKind, Tree
+from protocol.plan import FlowPlan, PlannedStep, Scope, StepKind, Tree
 from protocol.states import RunStatus, StepStatus
 
 MARKS = {
@@ -229,6 +229,7 @@ def plan_lines(plan: FlowPlan) -> list[str]:
     ]
     if plan.demo:
         lines.append("scripted demo model, not a review")
+    lines += _not_reviewed(scope)
     lines += [f"  {seat.role}: {seat.reason}{_own_model(plan, seat.role)}" for seat in plan.roster]
     lines += [f"  left out: {seat.role}: {seat.reason}" for seat in plan.omitted]
     files = number_of(plan.tree.files, "file")
@@ -239,6 +240,13 @@ def plan_lines(plan: FlowPlan) -> list[str]:
     lines += [f"note: {note}" for note in plan.tree.notes]
     lines += [f"note: {warning}" for warning in plan.warnings]
     return lines
+
+
+def _not_reviewed(scope: Scope) -> list[str]:
+    """The files in scope that the band's cap leaves out."""
+    lines = [f"  not reviewed, over the cap of the band: {path}" for path in scope.left_out]
+    more = scope.total_files - len(scope.files) - len(lines)
+    return [*lines, f"  not reviewed, over the cap of the band: {more} more"] if more > 0 else lines
 
 
 def number_of(count: int, what: str) -> str:

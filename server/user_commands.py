@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from protocol.users import NAME, Admitted, NewToken, NewUser, ProjectChange, UserInfo
+from protocol.users import Admitted, NewToken, NewUser, ProjectChange, UserInfo
 from server.cli import USAGE, Fault, asynchronous, data_option, loaded, project_root, url_option
 from server.terminal import clean_line
 
@@ -18,6 +18,8 @@ podium user revoke ann                          out, now and everywhere
 A running server feels every change at once: open sockets and event streams of
 whoever is revoked are closed. Without one the store is changed itself."""
 
+NAME_HINT = "letters, digits and . _ @ + -, no spaces; a letter or digit first, at most 100"
+
 name_argument = click.argument("name")
 days_option = click.option(
     "--days", type=click.IntRange(1, 3650), help="How long the token is good [until revoked]."
@@ -25,7 +27,11 @@ days_option = click.option(
 label_option = click.option("--label", default="", help="What the token is for, as `laptop`.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 paths_option = click.option(
-    "--project", "projects", metavar="DIR", multiple=True, help="A project; may be given again."
+    "--project",
+    "projects",
+    metavar="DIR",
+    multiple=True,
+    help="Become a member of this project, made one if it is none; may be given again.",
 )
 
 
@@ -114,7 +120,11 @@ async def token(
 @name_argument
 @paths_option
 @click.option(
-    "--remove-project", "removed", metavar="DIR", multiple=True, help="No longer a member of it."
+    "--remove-project",
+    "removed",
+    metavar="DIR",
+    multiple=True,
+    help="No longer a member of this one; may be given again.",
 )
 @url_option
 @data_option
@@ -136,7 +146,10 @@ async def change(
         raise Fault("nothing to change", hint="give --project or --remove-project", code=USAGE)
     wanted = ProjectChange(add=_paths(projects, url), remove=_paths(removed, url))
     async with open_desk(loaded(data=data), url) as desk:
+        before = next((it for it in await desk.all() if it.id == name), None)
         click.echo(_line(await desk.change_projects(name, wanted)))
+    for path in _not_hers(before, wanted.remove):
+        click.echo(clean_line(f"{name} was no member of {path}"), err=True)
 
 
 @user.command()
@@ -198,6 +211,7 @@ def _show_token(admitted: Admitted, *, as_json: bool) -> None:
         return
     made = next(it for it in admitted.user.tokens if it.id == admitted.token_id)
     click.echo(_line(admitted.user))
+    click.echo(f"id     {admitted.token_id}")
     click.echo(f"token  {admitted.token}")
     if admitted.login_url:
         click.echo(f"link   {admitted.login_url}")
@@ -213,8 +227,20 @@ def _checked(kind: type, **fields: object):  # type: ignore[no-untyped-def]  # o
     try:
         return msgspec.convert(fields, kind)
     except msgspec.ValidationError as error:
-        hint = f"a name is like {NAME[2:-2]}" if "name" in str(error) else "a label is one line"
-        raise Fault(str(error), hint=hint, code=USAGE) from error
+        if "`$.name`" in str(error):
+            message, hint = f"{fields['name']!r} cannot be a name", NAME_HINT
+        elif "`$.label`" in str(error):
+            message, hint = "this cannot be a label", "one line of at most 100 characters"
+        else:
+            message, hint = str(error), "`podium user --help`"
+        raise Fault(message, hint=hint, code=USAGE) from error
+
+
+def _not_hers(before: UserInfo | None, removed: list[str]) -> list[str]:
+    """What was to be removed of projects that the user was no member of."""
+    projects = before.projects if before is not None else []
+    hers = {key for project in projects for key in (project.id, project.path)}
+    return [path for path in removed if path not in hers]
 
 
 def _paths(given: tuple[str, ...], url: str | None) -> list[str]:

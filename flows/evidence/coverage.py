@@ -19,14 +19,13 @@ def coverage(
 ) -> Coverage:
     """Return the coverage of a run at any stage.
 
-    Every agent step is listed; a code step only when it did not deliver. It is complete when every
-    required step delivered, every other step delivered or was not called for, and the run did not
-    end short of its plan.
+    Every agent step is listed; a code step only when it did not deliver. It is complete when the
+    run `delivered` and no file in scope was left out.
     """
     undelivered = missing(plan, facts)
     unseated = _unseated(plan)
     return Coverage(
-        complete=status not in _ENDED_SHORT and not undelivered and not unseated,
+        complete=delivered(plan, facts, status) and not _beyond(plan),
         scope=plan.scope.description,
         files_reviewed=len(_reviewed(plan, facts)),
         files_in_scope=plan.scope.total_files,
@@ -36,11 +35,18 @@ def coverage(
             if step.kind is StepKind.AGENT or step in undelivered
         ],
         left_out=_left_out(plan),
+        left_out_paths=plan.scope.left_out,
         omitted_roles=[
             f"{seat.role}: {seat.reason}" for seat in plan.omitted if seat.reason != SIGNAL_ABSENT
         ],
         notes=[*plan.warnings, *plan.tree.notes, *unseated, *notes],
     )
+
+
+def delivered(plan: FlowPlan, facts: Facts, status: RunStatus | None) -> bool:
+    """Whether every required step delivered, every other step delivered or was not called for, and
+    the run did not end short of its plan."""
+    return status not in _ENDED_SHORT and not missing(plan, facts) and not _unseated(plan)
 
 
 def missing(plan: FlowPlan, facts: Facts) -> list[PlannedStep]:
@@ -102,5 +108,10 @@ def _completed(steps: Iterable[PlannedStep], facts: Facts) -> Iterator[PlannedSt
 
 
 def _left_out(plan: FlowPlan) -> dict[str, int]:
-    beyond = plan.scope.total_files - len(plan.scope.files)
-    return plan.tree.left_out | ({OVER_THE_CAP: beyond} if beyond > 0 else {})
+    beyond = _beyond(plan)
+    return plan.tree.left_out | ({OVER_THE_CAP: beyond} if beyond else {})
+
+
+def _beyond(plan: FlowPlan) -> int:
+    """How many files in scope the cap leaves out."""
+    return max(0, plan.scope.total_files - len(plan.scope.files))

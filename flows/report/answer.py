@@ -12,7 +12,7 @@ from flows.outputs import IssueType
 from flows.report.draft import Draft
 from flows.results import Triaged
 from protocol.commands import Band
-from protocol.report import Severity
+from protocol.report import Coverage, Severity
 from protocol.states import RunStatus
 
 DEMO_LABEL = "Scripted demo model, not a review"
@@ -40,7 +40,7 @@ def headline(draft: Draft) -> str:
     if draft.unsuitable:
         found, total = draft.found_citations, draft.citations.total
         return f"{label}Model unsuitable: {found} of {total} citations verified"
-    if draft.coverage.complete:
+    if draft.delivered:
         return label + _answer(draft)
     lead = _ENDED_SHORT.get(draft.status, "Partial") if draft.status else "Partial"
     return f"{label}{lead}: {_lowered(_answer(draft))}{_not_delivered(draft)}"
@@ -51,7 +51,7 @@ def _answer(draft: Draft) -> str:
         return _triage_answer(draft.triage)
     if not draft.reviews:
         return "Nothing was looked at"
-    where = f" in {_some(draft.coverage.files_reviewed, 'file')}" if draft.flow.uses_scope else ""
+    where = f" in {files_reviewed(draft.coverage)}" if draft.flow.uses_scope else ""
     if draft.standing:
         return _counted(draft) + where
     if draft.findings:
@@ -102,11 +102,11 @@ def recommendation(draft: Draft) -> str:
         return "None: too little of what this model cites exists. Run it again with another model."
     if draft.triage is not None:
         return _triage_recommendation(draft.triage)
+    partial = "" if draft.coverage.complete else " This holds only for what was covered."
     if draft.standing:
-        partial = "" if draft.coverage.complete else " This holds only for what was covered."
         return _by_gravity(draft) + partial
-    if draft.coverage.complete:
-        return "Nothing was found that has to change."
+    if draft.delivered:
+        return "Nothing was found that has to change." + partial
     return "None: the run did not cover what it was to cover."
 
 
@@ -141,7 +141,7 @@ def next_command(draft: Draft) -> str | None:
         return None
     if draft.triage is not None and not draft.unsuitable:
         command = _after_triage(draft.triage, draft.flow.next)
-    elif draft.unsuitable or not draft.coverage.complete:
+    elif draft.unsuitable or not draft.delivered:
         command = draft.flow.next.get("partial")
     else:
         command = draft.flow.next.get("findings" if draft.standing else "clean")
@@ -163,7 +163,7 @@ def _after_triage(triage: Triaged, commands: dict[str, str]) -> str | None:
 
 def _as_word(path: str) -> str:
     """Write a path so that it reads neither as a band, a flag nor a quoted text."""
-    mistakable = path.startswith(("-", '"')) or path in BAND_NAMES
+    mistakable = path.startswith(("-", '"')) or path.lower() in BAND_NAMES
     return words.bare(f"./{path}" if mistakable else path)
 
 
@@ -184,6 +184,13 @@ def _found_paths(triage: Triaged) -> list[str]:
             if citation.state.found
         )
     )
+
+
+def files_reviewed(covered: Coverage) -> str:
+    """Return how many files were reviewed, as `3 files`, or `60 of 66 files` of those in scope."""
+    if covered.files_reviewed == covered.files_in_scope:
+        return _some(covered.files_reviewed, "file")
+    return f"{covered.files_reviewed} of {_some(covered.files_in_scope, 'file')}"
 
 
 def _some(count: int, noun: str) -> str:

@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from flows import results
 from flows.evidence import references
-from flows.evidence.coverage import coverage
+from flows.evidence.coverage import coverage, delivered
 from flows.evidence.merge import stands
 from flows.facts import Facts
 from flows.ids import prefix_of
@@ -39,6 +39,11 @@ class Draft(Struct, frozen=True, kw_only=True):
     triage: Triaged | None
     citations: Citations
     coverage: Coverage
+
+    @property
+    def delivered(self) -> bool:
+        """Whether the run did what its plan had promised; the plan itself may leave files out."""
+        return delivered(self.plan, self.facts, self.status)
 
     @property
     def standing(self) -> list[Finding]:

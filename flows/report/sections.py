@@ -4,14 +4,16 @@ All text in a section is plain: whoever renders it escapes it. A renderer withou
 empty section, which is left out.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from msgspec import Struct
 
-from flows.report.answer import next_command, recommendation
+from flows.evidence.coverage import OVER_THE_CAP
+from flows.report.answer import files_reviewed, next_command, recommendation
 from flows.report.draft import Draft
 from protocol.report import (
     Citation,
+    Coverage,
     Deferred,
     Finding,
     FindingState,
@@ -163,21 +165,28 @@ def _next(draft: Draft) -> Content:
 
 def _coverage(draft: Draft) -> Content:
     covered = draft.coverage
-    reviewed = f"{covered.files_reviewed} of {covered.files_in_scope} files reviewed"
-    left_out = (
-        f"{count} {'file' if count == 1 else 'files'} left out: {why}"
-        for why, count in covered.left_out.items()
-    )
+    scope = covered.scope
+    if draft.flow.uses_scope:
+        scope = f"{files_reviewed(covered)} reviewed ({scope})"
     return Content(
-        text=f"{'Complete' if covered.complete else 'Not complete'}: {covered.scope}.",
+        text=f"{'Complete' if covered.complete else 'Not complete'}: {scope}.",
         items=[
-            *([reviewed] if draft.flow.uses_scope else []),
             *map(_step_line, covered.steps),
-            *left_out,
+            *_left_out(covered),
             *(f"not asked: {role}" for role in covered.omitted_roles),
             *covered.notes,
         ],
     )
+
+
+def _left_out(covered: Coverage) -> Iterator[str]:
+    for why, count in covered.left_out.items():
+        line = f"{count} {'file' if count == 1 else 'files'} left out: {why}"
+        if why == OVER_THE_CAP and covered.left_out_paths:
+            more = count - len(covered.left_out_paths)
+            named = [*covered.left_out_paths, *([f"{more} more"] if more > 0 else [])]
+            line = f"{line}: {', '.join(named)}"
+        yield line
 
 
 def _step_line(step: StepCoverage) -> str:

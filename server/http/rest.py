@@ -1,5 +1,6 @@
 """The REST routes: decode, check, call, encode. Bodies and statuses are wire.md §6's."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -12,11 +13,14 @@ from flows.report import markdown
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.ids import UserId
 from protocol.report import Report
+from protocol.resources import Project
 from protocol.rest import (
     LIST_LIMIT,
     Cancelled,
+    CommandBody,
     Finishing,
     FlowList,
+    LaunchBody,
     Launched,
     NotCancelled,
     PlanBody,
@@ -31,18 +35,20 @@ from protocol.rest import (
     parse_launch,
     parse_list_query,
 )
+from protocol.users import UserKind
 from server.access import visible_run
 from server.http.answers import json
-from server.http.asking import Handler, concerns, run_of, signed_in
+from server.http.asking import Handler, concerns, guest_of, run_of, signed_in
 from server.http.bodies import json_body
 from server.http.sign_in import SignIn
-from server.http.users import require_operator
 from server.ports import RunRecord, Store, Trees
 from server.runs.launch import Launcher, LaunchRequest
 from server.runs.runner import Runner
 from server.users.audit import Deed
 
 KEY_LIMIT = 200
+MAX_NAMED, MAX_PATH = 20, 1_000
+"""Projects in a hint, and characters of a path that is not one."""
 
 
 class Rest:
@@ -89,13 +95,7 @@ class Rest:
 
     async def launch(self, request: Request, user: UserId) -> Response:
         body = parse_launch(await json_body(request))
-        launch = LaunchRequest(
-            project_id=body.project_id,
-            flow_name=body.flow_name,
-            band=body.band,
-            input=body.input,
-            model=body.model or None,
-        )
+        launch = _request_of(body)
         try:
             launched = await self._launcher.launch(user, launch, key=_key(request))
         except ProtocolError as error:
@@ -177,10 +177,12 @@ class Rest:
         """The operator makes a path a project. Everybody else is answered with a project that is
         theirs already; nothing is looked for on the disk then, which would tell what is there."""
         body = parse_body(await json_body(request), ProjectBody)
-        for project in await self._store.projects(user):
+        own = await self._store.projects(user)
+        for project in own:
             if project.path == body.path:
                 return json(project)
-        require_operator(request, "changes projects")
+        if guest_of(request).kind is not UserKind.OPERATOR:
+            raise _no_member(body.path, own)
         path = await self._trees.check(Path(body.path))
         project = await self._store.add_project(path, path.name or str(path))
         concerns(request, project_id=project.id)
@@ -189,6 +191,34 @@ class Rest:
     def _unknown_flow(self, error: ProtocolError) -> Response:
         known = sorted(info.name for info in self._catalogue.infos())
         return json(UnknownFlow(message=error.message, known_flows=known), 422)
+
+
+def _request_of(body: LaunchBody | CommandBody) -> LaunchRequest:
+    if isinstance(body, CommandBody):
+        return LaunchRequest(
+            project_id=body.project_id, command=body.command, model=body.model or None
+        )
+    return LaunchRequest(
+        project_id=body.project_id,
+        flow_name=body.flow_name,
+        band=body.band,
+        input=body.input,
+        model=body.model or None,
+    )
+
+
+def _no_member(path: str, own: Sequence[Project]) -> ProtocolError:
+    """Says the same whether the path is somebody's project, or nobody's, or not there at all."""
+    named = [project.path for project in own[:MAX_NAMED]]
+    if len(own) > MAX_NAMED:
+        named.append(f"{len(own) - MAX_NAMED} more")
+    yours = f"yours: {', '.join(named)}" if named else "no project is yours yet"
+    return ProtocolError(
+        ErrorCode.FORBIDDEN,
+        f"you are no member of {path[:MAX_PATH]}",
+        field="path",
+        hint=f"{yours}; the operator lets you into others",
+    )
 
 
 def _key(request: Request) -> str | None:

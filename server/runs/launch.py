@@ -272,9 +272,7 @@ class Launcher:
         if request.command is not None and request.flow_name is None:
             parsed = slash.parse(request.command, self._catalogue)
             if isinstance(parsed, slash.Builtin):
-                raise ProtocolError(
-                    ErrorCode.BAD_ARGUMENTS, f"/{parsed.name} starts no run", field="command"
-                )
+                raise slash.no_run(parsed, self._catalogue)
             return parsed
         if request.flow_name is None or request.command is not None:
             raise ProtocolError(

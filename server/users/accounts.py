@@ -20,7 +20,7 @@ from protocol.users import (
 )
 from server import guards
 from server.ports import Clock, Store, TokenRecord, UserRecord, UserStore
-from server.settings import Settings
+from server.settings import Settings, default_file
 from server.shielding import to_the_end
 from server.users.directory import Directory
 from server.users.tokens import digest_of, new_id, new_token
@@ -28,6 +28,8 @@ from server.world import rfc3339
 
 T = TypeVar("T")
 
+SHARED = {"project_roots": 'project_roots = ["/srv/code"]', "containment": 'containment = "auto"'}
+"""The lines of the settings file that several users need, by key."""
 MAX_TOKENS = 100
 """Of one user, at a time."""
 
@@ -281,12 +283,14 @@ def _info(
 def _require_shareable(settings: Settings) -> None:
     faults = guards.faults_of_several(settings, "podium has several users")
     if faults:
-        key, says = faults[0]
+        told = "; ".join(f"{settings.source(key)}: {key}: {says}" for key, says in faults)
+        lines = "; ".join(f"`{SHARED[key]}`" for key, _ in faults)
         raise ProtocolError(
             ErrorCode.FORBIDDEN,
-            f"the settings are for a single user: {settings.source(key)}: {key}: {says}",
-            field=key,
-            hint=f"change `{key}` in the settings and start podium again",
+            f"the settings are for a single user: {told}",
+            field=faults[0][0],
+            hint=f"write {lines} into {default_file()}, above its first [table], and start podium"
+            " again",
         )
 
 
@@ -319,6 +323,9 @@ def _revoked(name: str) -> ProtocolError:
 def _taken(name: str, earlier: UserRecord | None) -> ProtocolError:
     if earlier is None:
         message, hint = "a user of this name in other case exists", "choose another name"
+    elif earlier.kind is UserKind.OPERATOR:
+        message = f"{name} is the operator, who is there already"
+        hint = "choose another name"
     elif earlier.revoked_at is None:
         message = f"{name} is a user already"
         hint = f"`podium user token {name}` makes another token, `podium user change` its projects"

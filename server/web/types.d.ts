@@ -158,12 +158,22 @@ export interface Cleared {
   step_id: string;
 }
 
+/** `POST /api/runs` by a slash command, as the socket's `launch` takes it. */
+export interface CommandBody {
+  /** In either case. */
+  project_id: string;
+  command: string;
+  /** One of the models of `GET /api/flows`; left out or empty: the default. */
+  model?: string;
+}
+
 export type Confidence = "high" | "medium" | "low";
 
 export type Containment = "none" | "bubblewrap";
 
 /** What was and was not looked at; present in every report. */
 export interface Coverage {
+  /** Every step delivered that was to, and no file in scope was left out over the cap. */
   complete: boolean;
   scope: string;
   files_reviewed: number;
@@ -171,6 +181,8 @@ export interface Coverage {
   steps: StepCoverage[];
   /** Files that were not sent to any agent, counted by reason. */
   left_out?: Record<string, number>;
+  /** The first of those in scope that the band's cap left out. */
+  left_out_paths?: string[];
   /** Roles whose signal was there but which the band's cap left out, each with its reason. */
   omitted_roles?: string[];
   notes?: string[];
@@ -1001,6 +1013,8 @@ export interface Scope {
   files: ScopeFile[];
   /** Files in scope before the cap. */
   total_files: number;
+  /** The first of those that the cap leaves out. */
+  left_out?: string[];
   /** The commit the change is measured from. */
   base?: string | null;
   deleted?: string[];

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.engine import FINISHED_EARLY, End, decide
-from flows.evidence.coverage import OVER_THE_CAP, coverage, missing
+from flows.evidence.coverage import OVER_THE_CAP, coverage, delivered, missing
 from flows.facts import Facts, StepFact
 from flows.roster import SIGNAL_ABSENT
 from protocol.ids import StepId
@@ -22,7 +22,7 @@ PLAN = plan_of(
     step("review.general", role="generalist", files=["a.py", "b.py"], required=True),
     step("review.data", role="data", files=["c.py"]),
     step("merge", "review.general", "review.data", function="merge", when="always()"),
-    scope=Scope(kind="paths", description="three files", files=FILES, total_files=5),
+    scope=Scope(kind="paths", description="three files", files=FILES, total_files=3),
     tree=Tree(id="t" * 40, files=3, left_out={"binary": 2}, notes=["a note of the tree"]),
     roster=[Seat(role="generalist", title="", reason="always there", spine=True)],
     omitted=[
@@ -53,11 +53,23 @@ DONE = StepStatus.COMPLETED
 def test_a_run_that_delivered_all_is_complete() -> None:
     it = covered(facts_of(DONE, DONE, DONE))
     assert it.complete
-    assert (it.files_reviewed, it.files_in_scope) == (3, 5)
+    assert (it.files_reviewed, it.files_in_scope) == (3, 3)
     assert [step.step_id for step in it.steps] == ["review.general", "review.data"]
-    assert it.left_out == {"binary": 2, OVER_THE_CAP: 2}
+    assert it.left_out == {"binary": 2}
     assert it.omitted_roles == ["devops: over the cap of the small band"]
     assert it.notes == ["a warning of the plan", "a note of the tree", "a note"]
+
+
+def test_files_over_the_cap_are_named_and_keep_a_run_from_being_complete() -> None:
+    scope = msgspec.structs.replace(PLAN.scope, total_files=5, left_out=["d.py", "e.py"])
+    plan = msgspec.structs.replace(PLAN, scope=scope)
+    done = facts_of(DONE, DONE, DONE)
+    it = coverage(plan, done, status=RunStatus.COMPLETED, notes=[])
+    assert not it.complete
+    assert delivered(plan, done, RunStatus.COMPLETED)
+    assert (it.files_reviewed, it.files_in_scope) == (3, 5)
+    assert it.left_out == {"binary": 2, OVER_THE_CAP: 2}
+    assert it.left_out_paths == ["d.py", "e.py"]
 
 
 def test_only_files_of_reviewers_that_delivered_are_reviewed() -> None:

@@ -14,7 +14,7 @@ from flows.slash import Invocation, parse
 from protocol.commands import Band
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.ids import StepId, is_uuid
-from protocol.plan import Endpoint, FlowPlan, OnFailure, StepKind
+from protocol.plan import Endpoint, FlowPlan, OnFailure, StepKind, Tree
 from tests.flows.plans import CATALOGUE, REVIEW, TRIAGE, invoke, situation
 
 QUIET = {"app/a.py": "x = 1\n"}
@@ -254,8 +254,10 @@ def test_a_flow_without_files_has_no_scope() -> None:
 def test_the_scope_is_capped_and_says_so() -> None:
     scope = review(situation(many(100)), band=Band.SMALL).scope
     assert (len(scope.files), scope.total_files) == (20, 100)
+    assert len(scope.left_out) == 20
+    assert set(scope.left_out) <= set(many(100)) - {file.path for file in scope.files}
     few = review(situation(many(20)), band=Band.SMALL).scope
-    assert (len(few.files), few.total_files) == (20, 20)
+    assert (len(few.files), few.total_files, few.left_out) == (20, 20, [])
 
 
 def test_a_sample_is_spread_over_the_tree() -> None:
@@ -292,8 +294,11 @@ def test_a_sample_has_each_file_once_and_none_too_many(count: int, band: Band) -
 
 
 def test_nothing_to_review_is_refused() -> None:
-    with pytest.raises(ProtocolError, match="nothing to review"):
+    with pytest.raises(ProtocolError, match="this folder has no files"):
         review(situation({}))
+    for tree in (Tree(id="t" * 40, files=1), Tree(id="t" * 40, files=0, left_out={"binary": 1})):
+        with pytest.raises(ProtocolError, match="nothing to review"):
+            review(situation({}, tree=tree))
     assert review(situation({}, deleted=["a.py"])).scope.deleted == ["a.py"]
 
 

@@ -145,6 +145,22 @@ def test_a_complete_run_without_findings_is_clean() -> None:
     assert [it.id for it in told.sections] == ["summary", "recommendation", "coverage"]
 
 
+@pytest.mark.parametrize("given", [(), (finding(),)])
+def test_files_over_the_cap_are_said_wherever_the_report_could_claim_them(
+    given: tuple[Finding, ...],
+) -> None:
+    scope = msgspec.structs.replace(SCOPE, total_files=4, left_out=["app/a.py", "app/z.py"])
+    told = report(*given, plan=msgspec.structs.replace(PLAN, scope=scope))
+    assert not told.complete
+    assert told.headline.endswith(" in 1 of 4 files")
+    assert told.recommendation.endswith("This holds only for what was covered.")
+    covered = section(told, "coverage")
+    assert covered.text == "Not complete: 1 of 4 files reviewed (app)."
+    assert "3 files left out: over the cap of the band: app/a.py, app/z.py, 1 more" in covered.items
+    # All agents delivered, and a smaller review is no way on.
+    assert told.next == "/code-review medium"
+
+
 def test_what_was_set_apart_keeps_a_run_from_reading_as_clean() -> None:
     told = report(finding(state=FindingState.REFUTED))
     assert told.headline == "No finding stands in 1 file; 1 set apart"
@@ -301,7 +317,7 @@ def test_coverage_names_every_step_and_every_note() -> None:
         security=FAILED,
     )
     items = section(told, "coverage").items
-    assert "1 of 1 files reviewed" in items
+    assert section(told, "coverage").text == "Not complete: 1 file reviewed (app)."
     assert "review.general: completed (required, reused, 2 tool calls denied)" in items
     assert "review.security: failed (timeout)" in items
     assert "review.general: 2 findings beyond the cap were left out" in items

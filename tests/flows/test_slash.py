@@ -13,8 +13,10 @@ from flows.slash import (
     Builtin,
     Invocation,
     SlashError,
+    band_hint,
     canonical,
     from_fields,
+    no_run,
     parse,
     roles_of,
 )
@@ -109,6 +111,33 @@ def test_a_first_word_that_is_no_band_is_a_target() -> None:
     assert read("/review --base main large src").band is Band.LARGE
 
 
+@pytest.mark.parametrize("written", ["large", "LARGE", "Large"])
+def test_a_band_may_be_written_in_capitals(written: str) -> None:
+    assert read(f"/code-review {written} src") == read("/code-review large src")
+    assert read(f"/code-review ./{written}").inputs == {"paths": [written]}
+
+
+def test_a_capital_that_begins_a_text_is_no_band() -> None:
+    found = read("/issue-triage Small fonts cannot be read")
+    assert (found.band, found.inputs) == (None, {"issue": "Small fonts cannot be read"})
+    assert read("/issue-triage small fonts cannot be read").band is Band.SMALL
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("smal", "did you mean small? bands: small, medium, large"),
+        ("SMALLL", "did you mean small? bands: small, medium, large"),
+        ("xl", "did you mean large? bands: small, medium, large"),
+        ("hugee", "or was it to be a band? bands: small, medium, large"),
+        ("src/smal", None),
+        ("smal.py", None),
+    ],
+)
+def test_a_word_that_is_no_file_may_be_a_misspelt_band(word: str, hint: str | None) -> None:
+    assert band_hint(word) == hint
+
+
 def test_words_of_a_text_input_are_joined() -> None:
     assert read("/triage the login  page is blank").inputs == {"issue": "the login page is blank"}
     assert read('/triage large "a\nb \\"c\\" \\\\"').inputs == {"issue": 'a\nb "c" \\'}
@@ -152,7 +181,8 @@ def test_builtins(text: str, builtin: Builtin) -> None:
 @pytest.mark.parametrize(
     ("text", "column", "field", "part"),
     [
-        ("", 1, None, "starts with `/`"),
+        ("", 1, None, "is empty"),
+        ("  ", 1, None, "is empty"),
         ("hello", 1, None, "starts with `/`"),
         ('"/review"', 1, None, "starts with `/`"),
         ("/review --nope", 9, "--nope", "unknown flag"),
@@ -163,7 +193,13 @@ def test_builtins(text: str, builtin: Builtin) -> None:
         ("/review --base=..", 9, "--base", "commit, branch or tag"),
         ("/review --base=-x", 9, "--base", "commit, branch or tag"),
         ("/review small medium", 15, "medium", "band is given twice"),
-        ("/review --only nobody", 9, "--only", "names no role"),
+        (
+            "/review --only nobody",
+            9,
+            "--only",
+            "names `nobody`, no role of /code-review: there are",
+        ),
+        ("/review --skip security,nosuch", 9, "--skip", "names `nosuch`, no role"),
         ("/review --only=", 9, "--only", "names no role"),
         ("/review --only test --skip test", 32, "--skip", "both in"),
         ("/review ../x", 9, "../x", "outside the project"),
@@ -213,12 +249,31 @@ def test_an_unknown_flag_lists_the_valid_ones() -> None:
     )
 
 
+@pytest.mark.parametrize("text", ["hello", "", "/zzz"])
+def test_what_is_no_command_names_the_flows_that_there_are(text: str) -> None:
+    assert refused(text).hint == "the flows: /code-review, /issue-triage"
+    assert refused(text, build(flows={}, briefs=BRIEFS)).hint is not None
+
+
+def test_a_forgotten_slash_is_seen() -> None:
+    assert str(refused("code-review small").hint).startswith("did you mean /code-review [band]")
+
+
+@pytest.mark.parametrize("text", ["/flows", "/help", "/runs", "/cancel a"])
+def test_a_command_about_podium_starts_no_run_and_names_what_does(text: str) -> None:
+    found = parse(text, CATALOGUE)
+    assert isinstance(found, Builtin)
+    error = no_run(found, CATALOGUE)
+    assert error.message == f"/{found.name} starts no run"
+    assert error.hint == "the flows: /code-review, /issue-triage"
+
+
 def test_an_unknown_command_names_the_closest() -> None:
     error = refused("/code-reviw src")
     assert error.code is ErrorCode.UNKNOWN_FLOW
     assert error.hint is not None
     assert '/code-review [band] [--base REF] [paths…] ["focus"]' in error.hint
-    assert refused("/zzzz").hint == "/flows lists what there is"
+    assert refused("/zzzz").hint == "the flows: /code-review, /issue-triage"
 
 
 def test_a_band_that_the_flow_does_not_have_is_refused() -> None:

@@ -113,6 +113,9 @@ async def test_a_running_server_is_used(podium: Podium, shop: str) -> None:
         plan = await podium("plan", "/code-review small shop", "--project", shop, "--data", data)
         assert plan.code == 0
         assert "security" in plan.out
+        none = await podium("runs", "--data", data)
+        assert (none.code, none.out) == (0, "")
+        assert "no runs yet" in none.err
         run = await podium("run", "/triage 'export fails'", "--project", shop, "--data", data)
         assert run.code == 0
         listed = await podium("runs", "--data", data, "--json")
@@ -120,7 +123,10 @@ async def test_a_running_server_is_used(podium: Podium, shop: str) -> None:
         assert run_id in (await podium("runs", "--data", data)).out
         report = await podium("report", run_id, "--format", "json", "--data", data)
         assert json.loads(report.out)["flow"] == "issue-triage"
-        assert (await podium("watch", run_id, "--data", data)).code == 0
+        assert (await podium("watch", run_id[:8], "--data", data)).code == 0
+        unknown = await podium("report", "nosuch", "--data", data)
+        assert unknown.code == 2
+        assert "`podium runs` lists them" in unknown.err
         ended = await podium("cancel", run_id, "--data", data)
         assert ended.code != 0
         assert "cannot cancel run in status 'completed'" in ended.err
@@ -138,6 +144,8 @@ async def test_a_running_server_is_used(podium: Podium, shop: str) -> None:
         second = await podium("serve", "--port", "0", "--data", data)
         assert second.code == 1
         assert "in use by another podium" in second.err
+        place = json.loads((podium.place / "data" / "server.json").read_text())
+        assert f"one serves it already: {place['url']}" in second.err
     finally:
         for process in (server, demo):
             process.send_signal(signal.SIGTERM)
@@ -266,11 +274,16 @@ async def _said(stream: asyncio.StreamReader, words: bytes) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (("run", "/nope"), 2, "/flows lists what there is"),
+        (("run", "/nope"), 2, "the flows: /code-review, /issue-triage"),
         (("run", "/code-reviwe"), 2, "code-review"),
         (("run", "/code-review --nope"), 2, "--base"),
         (("run", '/code-review "unfinished'), 2, "quote"),
         (("run", "/code-review", "--project", "missing"), 2, "missing"),
+        (("run", "/code-review", "--project", __file__), 2, "is a file"),
+        (("run", ""), 2, "the flows: /code-review, /issue-triage"),
+        (("run", "/flows"), 2, "the flows: /code-review, /issue-triage"),
+        (("runs", "--help"), 0, "Runs as JSON lines."),
+        (("plan", "--help"), 0, "The plan as JSON."),
         (("run", "/code-review"), 4, "podium setup"),
         (("flows", "nope"), 2, "there are"),
         (("serve", "--port", "99999"), 2, "port"),

@@ -49,6 +49,11 @@ async def test_without_a_server_the_store_is_changed(podium: Podium, project: Pa
     assert "→ `podium user token ann`" in twice.err
     changed = await podium("user", "change", "ann", "--remove-project", str(project))
     assert "no project yet" in changed.out
+    assert changed.err == ""
+    absent = await podium("user", "change", "ann", "--remove-project", str(project))
+    assert f"ann was no member of {project}" in absent.err
+    (token_id,) = [line.split()[1] for line in added.out.splitlines() if line.startswith("id ")]
+    assert (await podium("user", "revoke", "ann", "--token", token_id)).code == 0
     assert (await podium("user", "change", "ann")).code == 2
     assert (await podium("user", "revoke", "ann")).code == 0
     assert (await podium("user", "revoke", "ann")).code == 0
@@ -60,8 +65,11 @@ async def test_without_a_server_the_store_is_changed(podium: Podium, project: Pa
     trail = (podium.place / "data" / "audit.jsonl").read_text()
     lines = [json.loads(line) for line in trail.splitlines()]
     deeds = [line["what"] for line in lines]
-    assert deeds == ["user_added", "user_added", "projects_changed", "user_revoked", "user_revoked"]
-    assert [line["outcome"] for line in lines] == ["ok", "key_conflict", "ok", "ok", "ok"]
+    assert deeds == [
+        "user_added", "user_added", "projects_changed", "projects_changed", "token_revoked",
+        "user_revoked", "user_revoked",
+    ]  # fmt: skip
+    assert [line["outcome"] for line in lines] == ["ok", "key_conflict", *["ok"] * 5]
     assert token not in trail
     shown = await podium("audit", "--user", "ann", "--since", "1h")
     assert [line.split()[2] for line in shown.out.splitlines()] == deeds
@@ -73,8 +81,26 @@ async def test_without_a_server_the_store_is_changed(podium: Podium, project: Pa
 async def test_the_settings_of_a_single_user_are_not_enough(tmp_path: Path) -> None:
     refused = await Podium(tmp_path)("user", "add", "ann", "--data", str(tmp_path / "data"))
     assert refused.code == 1
-    assert "project_roots" in refused.err
-    assert "→" in refused.err
+    assert 'write `project_roots = ["/srv/code"]` into' in refused.err
+    assert str(tmp_path / "config" / "podium" / "podium.toml") in refused.err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("add", "Bob Smith"), "letters, digits and . _ @ + -, no spaces"),
+        (("add", "bob", "--label", "a\nb"), "one line"),
+        (("add", "local"), "choose another name"),
+    ],
+)
+async def test_a_name_that_cannot_be_says_which_can(
+    podium: Podium, words: tuple[str, ...], says: str
+) -> None:
+    refused = await podium("user", *words)
+    assert refused.code in (1, 2)
+    assert says in refused.err
+    assert "\\A" not in refused.err
+    assert "user token local" not in refused.err
 
 
 SECRET_FILES = {"token", "session.key", "server.json"}

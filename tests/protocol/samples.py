@@ -180,7 +180,8 @@ PLAN = FlowPlan(
         kind="uncommitted",
         description="uncommitted changes",
         files=[ScopeFile(path="src/a.py", lines=80, status="modified", added=[LineRange(3, 9)])],
-        total_files=1,
+        total_files=2,
+        left_out=["src/b.py"],
         base="9fceb02",
         deleted=["src/old.py"],
     ),
@@ -268,6 +269,7 @@ COVERAGE = Coverage(
         )
     ],
     left_out={"too_large": 1},
+    left_out_paths=["src/b.py"],
     omitted_roles=["performance: cap"],
     notes=["one file was left out"],
 )

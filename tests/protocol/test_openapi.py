@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from protocol.checks import FLOW_NAME_MAX, MODEL_MAX
-from protocol.commands import Band
+from protocol.commands import COMMAND_MAX, Band
 from protocol.errors import HTTP_STATUS, ErrorCode
 from protocol.openapi import openapi
-from protocol.rest import InvalidRequest, LaunchBody, parse_launch
+from protocol.rest import CommandBody, InvalidRequest, LaunchBody, parse_launch
 from protocol.route import JSON, Answer, Route, Tag
 from protocol.routes import ROUTES
 from tests.protocol.references import dangling
@@ -150,10 +150,12 @@ bodies = st.fixed_dictionaries(
         "band": st.sampled_from([*Band, "huge"]) | json_values,
         "input": st.fixed_dictionaries({"question": st.text(max_size=2)}) | json_values,
         "model": st.sampled_from(["", "m" * MODEL_MAX, "m" * (MODEL_MAX + 1), None]) | json_values,
+        "command": st.sampled_from(["/f", "", "c" * (COMMAND_MAX + 1), None]) | json_values,
         "other": json_values,
     },
 )
 LAUNCH = validator(LaunchBody.__name__)
+BY_COMMAND = validator(CommandBody.__name__)
 
 
 @given(bodies)
@@ -165,7 +167,10 @@ def test_the_schema_of_a_launch_takes_exactly_what_the_server_takes(body: dict[s
         taken = False
     else:
         taken = True
-    assert LAUNCH.is_valid(body) == taken
+    # A body that is both is refused: a schema of either one cannot say so.
+    both = "command" in body and "flow_name" in body
+    schema = BY_COMMAND if "command" in body else LAUNCH
+    assert (schema.is_valid(body) and not both) == taken
 
 
 def test_a_new_route_is_one_entry() -> None:

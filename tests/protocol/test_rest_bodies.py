@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.commands import Band, Cursor, Detail
+from protocol.ids import ProjectId
 from protocol.rest import (
+    CommandBody,
     InvalidRequest,
     LaunchBody,
     LogQuery,
@@ -28,7 +30,9 @@ BODY: dict[str, Any] = {
 
 
 def parse(**changes: Any) -> LaunchBody:
-    return parse_launch(json.dumps(BODY | changes).encode())
+    body = parse_launch(json.dumps(BODY | changes).encode())
+    assert isinstance(body, LaunchBody)
+    return body
 
 
 def faults(data: bytes) -> tuple[list[str], dict[str, list[str]]]:
@@ -48,6 +52,23 @@ def test_a_body_is_read() -> None:
     body = parse(model="qwen3-coder")
     assert (body.project_id, body.flow_name, body.band) == (PROJECT, "code-review", Band.SMALL)
     assert (body.input, body.model) == ({"question": "why?"}, "qwen3-coder")
+
+
+def test_a_command_is_a_body_too() -> None:
+    body = {"project_id": PROJECT.upper(), "command": "/code-review small", "model": ""}
+    told = parse_launch(json.dumps(body).encode())
+    assert told == CommandBody(project_id=ProjectId(PROJECT), command="/code-review small")
+
+
+def test_every_fault_of_a_body_by_command_is_told() -> None:
+    form, fields = faults(b'{"command": 1, "flow_name": "f", "model": 2}')
+    assert form == []
+    assert fields == {
+        "project_id": ["Required"],
+        "command": ["Expected string, received number"],
+        "model": ["Expected string, received number"],
+        "flow_name": ["Give either a command, or a flow_name with its input"],
+    }
 
 
 def test_input_is_kept_as_it_came() -> None:

@@ -151,7 +151,8 @@ async def test_settings_of_a_single_user_let_nobody_else_in(
     async with house(tmp_path, **settings) as home:
         answer = await home.http.post("/api/users", json={"name": "ann"})
         assert (answer.status_code, answer.json()["field"]) == (403, field)
-        assert f"`{field}`" in answer.json()["hint"]
+        assert f"`{field} = " in answer.json()["hint"]
+        assert "podium.toml" in answer.json()["hint"]
         assert len((await home.http.get("/api/users")).json()["users"]) == 1
     async with shared_house(tmp_path) as home:
         await admit(home, "ann")

@@ -214,6 +214,16 @@ def test_paths_globs_and_exclusions(shop: Shop) -> None:
     assert list(without.patches or {}) == ["c.py"]
 
 
+def test_a_path_that_is_none_may_be_a_misspelt_band(shop: Shop) -> None:
+    shop.commit(a_py="1\n")
+    with pytest.raises(BadScope) as refused:
+        shop.scope("smal")
+    assert refused.value.hint == "did you mean small? bands: small, medium, large"
+    with pytest.raises(BadScope) as second:
+        shop.scope("a.py", "smal")
+    assert second.value.hint is None, "only the first word can be the band"
+
+
 @pytest.mark.parametrize("base", ["a\0b", "", " ", "HEAD~99", "refs/heads/none", "\ud800", "x y"])
 def test_a_base_that_is_none(shop: Shop, base: str) -> None:
     shop.commit(a_py="1\n")

@@ -48,6 +48,21 @@ async def test_launch_get_list(home: House) -> None:
     assert (await home.http.get("/api/runs", params={"project_id": NOBODY})).json() == {"runs": []}
 
 
+async def test_a_command_launches_as_fields_do(home: House) -> None:
+    body = {"project_id": home.project_id, "command": "/code-review small src"}
+    key = {"Idempotency-Key": "by-command"}
+    answers = [await home.http.post("/api/runs", json=body, headers=key) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [201, 200]
+    run_id = answers[0].json()["run_id"]
+    run = (await home.http.get(f"/api/runs/{run_id}")).json()["run"]
+    assert (run["flow_name"], run["band"]) == ("code-review", "small")
+    for command, status in (("/nope", 422), ("hello", 422), ("/flows", 422)):
+        refused = await home.http.post("/api/runs", json=body | {"command": command})
+        assert refused.status_code == status, refused.text
+    assert "the flows: /code-review" in refused.json()["hint"]
+    await home.end_of(run_id)
+
+
 async def test_the_same_key_is_the_same_run(home: House) -> None:
     key = {"Idempotency-Key": "k"}
     answers = await asyncio.gather(

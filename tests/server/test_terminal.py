@@ -155,6 +155,15 @@ def test_a_plan_names_the_host_and_model_of_every_role() -> None:
     assert "scripted demo model, not a review" in lines, "one scripted role is enough"
 
 
+def test_a_plan_names_the_files_that_the_cap_leaves_out() -> None:
+    scope = msgspec.structs.replace(PLAN.scope, total_files=len(PLAN.scope.files) + 3)
+    plan = msgspec.structs.replace(
+        PLAN, scope=msgspec.structs.replace(scope, left_out=["a.py", "b.py"])
+    )
+    told = [line for line in plan_lines(plan) if "not reviewed" in line]
+    assert [line.rpartition(": ")[2] for line in told] == ["a.py", "b.py", "1 more"]
+
+
 def test_a_plan_says_what_is_read_and_what_is_not() -> None:
     tree = Tree(
         id="t" * 40,

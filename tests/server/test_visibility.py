@@ -225,12 +225,21 @@ async def test_a_key_of_earlier_leads_nowhere_after_leaving(
 async def test_who_may_add_projects(home: House, ann: Person, tmp_path: Path) -> None:
     """A user learns nothing of the disk: a path that is there and one that is not are one."""
     (tmp_path / "other").mkdir()
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    made = await home.http.post("/api/projects", json={"path": str(foreign)})
+    assert made.status_code == 200
+    paths = [str(path) for path in (foreign, tmp_path / "other", tmp_path / "none", "/etc")]
     answers = [
-        await home.http.post("/api/projects", json={"path": str(path)}, headers=ann.bearer)
-        for path in (tmp_path / "other", tmp_path / "none", "/etc")
+        await home.http.post("/api/projects", json={"path": path}, headers=ann.bearer)
+        for path in paths
     ]
     assert {answer.status_code for answer in answers} == {403}
-    assert len({answer.content for answer in answers}) == 1
+    told = [answer.text.replace(path, "PATH") for answer, path in zip(answers, paths, strict=True)]
+    assert len(set(told)) == 1, "a project of others, a folder and nothing at all are one"
+    refusal = answers[0].json()
+    assert refusal["message"] == f"you are no member of {foreign}"
+    assert refusal["hint"] == f"yours: {tmp_path / 'project'}; the operator lets you into others"
     own = {"path": str(tmp_path / "project")}
     mine = await home.http.post("/api/projects", json=own, headers=ann.bearer)
     assert (mine.status_code, mine.json()["id"]) == (200, home.project_id)

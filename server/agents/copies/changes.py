@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
+from flows.slash import band_hint
 from protocol.plan import LineRange, ScopeFile
 from server.agents.copies.git import GitError
 from server.agents.copies.objects import BLOB, TREE, Object, object_id
@@ -45,9 +46,10 @@ class Changes(NamedTuple):
 class BadScope(Exception):
     """A path or reference that was asked for does not exist. `field` names the input."""
 
-    def __init__(self, field: str, message: str) -> None:
+    def __init__(self, field: str, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.field = field
+        self.hint = hint
 
 
 def find_changes(
@@ -99,7 +101,11 @@ def _matching(pinned: Pinned, paths: Sequence[str]) -> set[str]:
         wanted = path.removeprefix("./").rstrip("/")
         hits = {file.path for file in pinned.files if _is_at(file.path, wanted)}
         if not hits:
-            raise BadScope("paths", f"`{path}` names no file of the project that can be reviewed")
+            raise BadScope(
+                "paths",
+                f"`{path}` names no file of the project that can be reviewed",
+                hint=band_hint(path) if path == paths[0] else None,
+            )
         chosen |= hits
     return chosen
 

@@ -140,7 +140,10 @@ class PinnedTrees:
                 )
         except BadScope as error:
             raise ProtocolError(
-                ErrorCode.BAD_ARGUMENTS, str(error), field=f"input.{error.field}"
+                ErrorCode.BAD_ARGUMENTS,
+                str(error),
+                field=f"input.{error.field}",
+                hint=error.hint if invocation.band is None else None,
             ) from error
         except (GitError, OSError) as error:
             raise ProtocolError(
