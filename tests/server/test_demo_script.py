@@ -1,6 +1,7 @@
 """The demo model's script is a pure function: conversations are played here without a server."""
 
 import re
+from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -8,6 +9,7 @@ import pytest
 
 from flows.outputs import FindingsOutput, IssueType, Output, TriageOutput, VerdictsOutput
 from protocol.report import Severity, VerdictKind
+from scripts.dev import SHOWN
 from server.demo.rulebook import rules_for
 from server.demo.script import HELLO, LOOKS, next_turn
 from server.demo.wire import (
@@ -22,6 +24,7 @@ from server.demo.wire import (
 )
 
 ROOT = "/copy"
+REPOSITORY = Path(__file__).parents[2]
 APP = """import subprocess
 
 
@@ -244,6 +247,13 @@ def test_every_submitted_id_gets_one_verdict_when_reads_run_out() -> None:
     ids = [verdict.finding_id for verdict in result(turns, VerdictsOutput).verdicts]
     assert ids == [f"EV-{n}" for n in range(9)]
     assert len(read_paths(turns)) == 4
+
+
+def test_what_make_run_reviews_has_something_to_find() -> None:
+    """A change of those files may mend what the demo model finds there: then show others."""
+    files = {path: (REPOSITORY / path).read_text("utf-8") for path in SHOWN}
+    output = result(play(prompt(output="findings", files=list(files)), files), FindingsOutput)
+    assert Severity.WARNING in {finding.severity for finding in output.findings}
 
 
 def issue(text: str) -> str:
