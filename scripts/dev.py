@@ -62,6 +62,8 @@ def demonstrate(arguments: Sequence[str]) -> None:
     options = ["--project", str(ROOT), "--demo-if-unconfigured"]
     if sys.stdin.isatty() and sys.stdout.isatty():
         options.append("--keep-serving")
+    elif "--keep-serving" not in arguments:
+        say("without a terminal nothing is served afterwards; ARGS=--keep-serving does it")
     podium = str(BIN / "podium")
     command = [podium, "run", f"/code-review small {' '.join(SHOWN)}", *options, *arguments]
     os.execv(podium, command)  # noqa: S606 - a list of arguments, no shell
