@@ -2,12 +2,14 @@
 
 import re
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
 
+from flows.briefing import compose
 from flows.outputs import FindingsOutput, IssueType, Output, TriageOutput, VerdictsOutput
+from flows.planner import plan
 from protocol.report import Severity, VerdictKind
 from scripts.dev import SHOWN
 from server.demo.rulebook import rules_for
@@ -22,6 +24,7 @@ from server.demo.wire import (
     ToolCall,
     Turn,
 )
+from tests.flows.plans import CATALOGUE, TRIAGE, invoke, situation
 
 ROOT = "/copy"
 REPOSITORY = Path(__file__).parents[2]
@@ -269,6 +272,21 @@ def test_triage_reads_where_the_rarest_words_stand() -> None:
     assert output.type is IssueType.BUG
     assert output.reproducible
     assert output.suspected[0].citations[0].quote == "def parse_headers(raw):"
+
+
+def test_a_short_issue_is_found_in_podiums_own_prompt() -> None:
+    """The tree and the step are longer than it, and fenced as well."""
+    tree = situation({f"src/adba5d50b438_{n}.py": "x = 1\n" for n in range(20)})
+    words = {"issue": "Login fails with a 500 since Monday"}
+    of = plan(TRIAGE, invoke("issue-triage", inputs=words), tree, CATALOGUE.hashes(TRIAGE))
+    briefs = CATALOGUE.briefs_of(TRIAGE)
+    none: dict[str, Any] = {"diff": {}, "submitted": [], "repair": None}
+    asked = compose(briefs, of, of.steps[0], tree.view, root=ROOT, marker="k3y", **none)
+    turns = play(asked.user, {"src/login.py": "def Login(user):\n    return user\n"})
+    assert "rarest words of this issue are Monday, Login, fails." in turns[0].text
+    output = result(turns, TriageOutput)
+    assert output.type is IssueType.BUG
+    assert [area.area for area in output.suspected] == ["src/login.py"]
 
 
 @pytest.mark.parametrize(
