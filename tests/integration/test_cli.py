@@ -178,6 +178,25 @@ async def test_a_running_server_is_used(podium: Podium, shop: str) -> None:
             await process.communicate()
 
 
+@pytest.mark.parametrize("configured", [False, True])
+async def test_a_start_says_what_is_missing_and_where_the_token_is(
+    podium: Podium, configured: bool
+) -> None:
+    if configured:
+        podium.environment |= {"OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "OPENAI_MODEL": "m"}
+    data = podium.place / "data"
+    process = await podium.start("serve", "--port", "0", "--data", str(data))
+    assert process.stdout is not None
+    told = await _said(process.stdout, b"to sign in")
+    process.send_signal(signal.SIGTERM)
+    out, err = await process.communicate()
+    token = data / "token"
+    assert told.decode().endswith(f" {token}\n")
+    assert token.read_bytes().strip() not in told + out + err
+    assert (b"no model endpoint" in err) != configured
+    assert (b"podium setup" in err) != configured
+
+
 async def test_setup_finds_tries_and_writes_once(podium: Podium) -> None:
     nobody = await podium("setup", "--url", "http://127.0.0.1:9/v1")
     assert nobody.code == 4
