@@ -30,6 +30,8 @@ PEERS = ROOT / "benchmarks" / "peers"
 PEER_LOCK = PEERS / "peers.lock"
 INSTALLED_PEERS = BUILD / "peers"
 CHECKS = ROOT / "scripts" / "checks.py"
+SHOWN = ("server/agents/copies/cache.py", "server/agents/copies/repository.py")
+"""What `run` reviews: the demo model reads three files at most, and here it finds something."""
 EXACT = re.compile(r"\d+\.\d+\.\d+")
 CONTRACT = ("-m", "real_agent", "tests/contract", "--ignore=tests/contract/test_bump_qwen.py")
 """The measurement compares with the pinned version by itself, and prints more."""
@@ -55,13 +57,15 @@ def install(arguments: Sequence[str]) -> None:
 
 
 def demonstrate(arguments: Sequence[str]) -> None:
-    """review this repository with the real agent; on a terminal, go on serving the page"""
+    """review two files of this repository with the real agent; on a terminal, go on serving"""
     install([])
     options = ["--project", str(ROOT), "--demo-if-unconfigured"]
     if sys.stdin.isatty() and sys.stdout.isatty():
         options.append("--keep-serving")
+    elif "--keep-serving" not in arguments:
+        say("without a terminal nothing is served afterwards; ARGS=--keep-serving does it")
     podium = str(BIN / "podium")
-    command = [podium, "run", "/code-review small", *options, *arguments]
+    command = [podium, "run", f"/code-review small {' '.join(SHOWN)}", *options, *arguments]
     os.execv(podium, command)  # noqa: S606 - a list of arguments, no shell
 
 

@@ -64,6 +64,13 @@ async def running_server(directory: Path) -> ServerFile | None:
     return found if await _answers(found.url) else None
 
 
+async def still_runs(directory: Path, place: ServerFile) -> bool:
+    """Whether that very server still has DIR: it has not ended, and no other is in its place."""
+    found = await asyncio.to_thread(read_server_file, directory)
+    same = found is not None and found.pid == place.pid
+    return same and await asyncio.to_thread(is_held, directory)
+
+
 @asynccontextmanager
 async def own_server(directory: Path, environment: Mapping[str, str]) -> AsyncIterator[ServerFile]:
     """Start `podium serve` on a free port of loopback, and stop it at the end.

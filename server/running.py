@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import sys
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -26,6 +25,7 @@ from server.cli import CANCELLED, USAGE, Fault, project_root
 from server.client import Client, Unreachable
 from server.client.states import Condition, State
 from server.demo.process import DemoProcess
+from server.keep_serving import keep_serving, where_to_watch
 from server.local import ServerFile, own_server, running_server
 from server.settings import Settings, default_file
 from server.terminal import (
@@ -54,6 +54,16 @@ class RunOptions(NamedTuple):
     containment: str | None = None
 
 
+class Used(NamedTuple):
+    """The server that a command uses."""
+
+    client: Client
+    place: ServerFile | None = None
+    """None for one that was given by its address."""
+    own: bool = False
+    """Started for this command, and ends with it."""
+
+
 async def find_server(settings: Settings, url: str | None) -> Client:
     """A client of the server at `url`, or of the one that runs on DIR."""
     if url is not None:
@@ -73,7 +83,8 @@ async def run_command(settings: Settings, command: str, options: RunOptions) -> 
     """Launch a command, follow it to its end, print the report; returns the exit code."""
     async with AsyncExitStack() as stack:
         root = project_root(options.project)
-        client, place = await stack.enter_async_context(_server(settings, options))
+        used = await stack.enter_async_context(_server(settings, options))
+        client, place = used.client, used.place
         project_id = await _register(client, root)
         launch = Launch(
             id="launch",
@@ -83,7 +94,8 @@ async def run_command(settings: Settings, command: str, options: RunOptions) -> 
         )
         run_id = await client.launch(launch)
         if not options.as_json and place is not None:
-            click.echo(f"watch it at {page_address(place, run_id)}", err=True)
+            lasting = options.keep_serving or not used.own
+            click.echo(where_to_watch(place, run_id, lasting=lasting), err=True)
         code = await _follow_or_cancel(client, run_id, as_json=options.as_json)
         if not options.as_json:
             click.echo()
@@ -91,7 +103,8 @@ async def run_command(settings: Settings, command: str, options: RunOptions) -> 
         if options.fail_on and await _reaches(client, run_id, options.fail_on):
             code = code or 1
         if options.keep_serving and place is not None:
-            await _keep_serving(place, run_id)
+            await client.aclose()
+            await keep_serving(settings.directory, place, run_id, own=used.own)
         return code
 
 
@@ -101,9 +114,9 @@ async def plan_command(
     """Print the plan of a command."""
     options = RunOptions(project, url, as_json, None, None, demo, False, False)
     root = project_root(project)
-    async with _server(settings, options) as (client, _):
-        body = {"project_id": await _register(client, root), "command": command}
-        answer = await client.post("/api/plans", body)
+    async with _server(settings, options) as used:
+        body = {"project_id": await _register(used.client, root), "command": command}
+        answer = await used.client.post("/api/plans", body)
     if as_json:
         click.echo(msgspec.json.encode(answer))
         return 0
@@ -129,13 +142,6 @@ async def follow(client: Client, run_id: str, *, as_json: bool) -> int:
             if isinstance(event, FlowRunFinished):
                 return EXIT_CODES[event.status]
     raise AssertionError("a run is followed to its end")
-
-
-def page_address(place: ServerFile, run_id: RunId) -> str:
-    """The page of a run. The token is in the fragment, which no server ever sees, and only where
-    a person reads it: the output of a script ends up in logs."""
-    token = f"token={place.token}&" if sys.stderr.isatty() else ""
-    return f"{place.page or place.url}/#{token}run={run_id}"
 
 
 def _watcher(*, as_json: bool) -> Watcher:
@@ -210,9 +216,7 @@ async def _register(client: Client, root: Path) -> ProjectId:
 
 
 @asynccontextmanager
-async def _server(
-    settings: Settings, options: RunOptions
-) -> AsyncIterator[tuple[Client, ServerFile | None]]:
+async def _server(settings: Settings, options: RunOptions) -> AsyncIterator[Used]:
     """The server to use: the given one, the one that runs, or one started for this command."""
     async with AsyncExitStack() as stack:
         place = await running_server(settings.directory) if options.url is None else None
@@ -220,13 +224,14 @@ async def _server(
         _require_own_model(options, place)
         if options.url is not None:
             client = await find_server(settings, options.url)
-            yield await stack.enter_async_context(client), None
+            yield Used(await stack.enter_async_context(client))
             return
+        own = place is None
         if place is None:
             environment = await _environment(settings, options, stack)
             place = await stack.enter_async_context(own_server(settings.directory, environment))
         client = Client(place.url, place.token, on_state=_Connection())
-        yield await stack.enter_async_context(client), place
+        yield Used(await stack.enter_async_context(client), place, own)
 
 
 def _require_containment(settings: Settings, options: RunOptions, place: ServerFile | None) -> None:
@@ -274,12 +279,3 @@ async def _environment(
             "OPENAI_API_KEY": "demo",
         }
     return environment
-
-
-async def _keep_serving(place: ServerFile, run_id: RunId) -> None:
-    click.echo(f"\nserving {page_address(place, run_id)} until Ctrl-C", err=True)
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(name, stopped.set)
-    await stopped.wait()

@@ -26,7 +26,7 @@ from server.limits import LimitSettings
 from server.local import ServerFile, running_server
 from server.logs import logger
 from server.ports import StoreError
-from server.settings import Settings
+from server.settings import Settings, default_file
 from server.stopping import Signals
 
 log = logger(__name__)
@@ -100,14 +100,27 @@ async def _serve(
         containment=settings.containment,
     )
     place.write(settings.directory)
-    # The link signs a browser in; only a person at a terminal gets it, no log does.
-    click.echo(f"podium: {url}/#token={token}" if sys.stdout.isatty() else f"podium: {url}")
+    _announce(settings, url, token=token)
     log.info("serving", url=url, data=str(settings.directory))
     collect_rarely()
     try:
         await server.serve(sockets=[listener])
     finally:
         ServerFile.remove(settings.directory)
+
+
+def _announce(settings: Settings, url: str, *, token: str) -> None:
+    """Say where the page is, how to sign in there, and what keeps every run from starting."""
+    if sys.stdout.isatty():
+        # The link signs a browser in; only a person at a terminal gets it, no log does.
+        click.echo(f"podium: {url}/#token={token}")
+    else:
+        kept = settings.source("token") if settings.token else settings.directory / "token"
+        click.echo(f"podium: {url}\npodium: to sign in there, take the token from {kept}")
+    if not settings.endpoints:
+        says = f"podium: no model endpoint in {default_file()}, so no run can start"
+        way_out = "stop this, `podium setup`, and start it again; or set OPENAI_BASE_URL"
+        click.echo(f"{says}\n  → {way_out}", err=True)
 
 
 def collect_rarely() -> None:

@@ -56,6 +56,10 @@ class Client:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the socket and the rest, now; once more does nothing."""
         await self._open.aclose()
 
     async def wire(self) -> WireClient:

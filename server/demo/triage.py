@@ -94,8 +94,8 @@ def conclude(talk: Talk, step: Step) -> tuple[str, Output]:
 
 
 def _issue(talk: Talk) -> str:
-    """The issue: the longest of the fenced texts."""
-    return max(talk.data.values(), key=len, default="")
+    """The issue: the fenced text of that name, as the flow's input is called."""
+    return talk.data.get("issue", "")
 
 
 def _distinctive(issue: str) -> list[str]:

@@ -1,5 +1,6 @@
 // An application around client.js that does what it is told: a JSON action a line in, events out.
-// Node speaks through its pipes; a page through two functions that the test gives it.
+// Node speaks through its pipes, and is given the client: `node runner.mjs /path/of/client.js`. A page
+// speaks through two functions that the test gives it.
 
 export function runner(PodiumClient, tell) {
   let podium = null;
@@ -49,7 +50,15 @@ export function runner(PodiumClient, tell) {
   return (action) => { actions[action.do](action); };
 }
 
-if (typeof process !== "undefined" && process.argv[2]) {
+if (typeof process !== "undefined") {
+  if (!process.argv[2]) {
+    process.stderr.write("which client? node runner.mjs /path/of/client.js\n");
+    process.exit(2);
+  }
+  if (typeof WebSocket === "undefined") {
+    process.stderr.write(`Node ${process.versions.node} has no WebSocket; it takes 22 or newer\n`);
+    process.exit(2);
+  }
   const { createInterface } = await import("node:readline");
   const { PodiumClient } = await import(process.argv[2]);
   const tell = (event) => process.stdout.write(`${JSON.stringify(event)}\n`);

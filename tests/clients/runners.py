@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +19,7 @@ from protocol.ids import RunId
 from server import client
 from server.client.states import Condition
 from server.client.wire import WireClient
+from tests.clients.stage import Failed, Unusable
 
 CLIENT_JS = Path(client.__file__).parents[1] / "web" / "client.js"
 RUNNER_JS = Path(__file__).parent / "runner.mjs"
@@ -184,34 +186,48 @@ class PageRunner:
 
 
 class ProcessRunner:
-    """A client in a process of its own: JSON lines in, JSON lines out."""
+    """A client in a process of its own: JSON lines in, JSON lines out.
+
+    Raises Failed when it ends before it has done what it was told, and Unusable when that is the
+    first thing, or when it cannot be started.
+    """
 
     def __init__(self, command: Sequence[str]) -> None:
         self._command = command
         self._process: asyncio.subprocess.Process | None = None
         self._events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self._did: asyncio.Queue[None] = asyncio.Queue()
+        self._did: asyncio.Queue[bool] = asyncio.Queue()
+        """True for each thing that was done, False at the end."""
         self._reading: asyncio.Task[None] | None = None
 
     async def event(self) -> dict[str, Any]:
         return await self._events.get()
 
     async def start(self, url: str, options: dict[str, Any]) -> None:
-        self._process = await asyncio.create_subprocess_exec(
-            *self._command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            limit=LINE,
-        )
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                limit=LINE,
+            )
+        except OSError as error:
+            raise Unusable(f"{self._command[0]} cannot be started: {error.strerror}") from error
         self._reading = asyncio.create_task(self._read())
-        await self.act({"do": "start", "url": url, "options": options})
+        try:
+            await self.act({"do": "start", "url": url, "options": options})
+        except Failed as error:
+            raise Unusable(str(error)) from error
 
     async def act(self, action: dict[str, Any]) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(action).encode() + b"\n")
-        await self._process.stdin.drain()
-        await self._did.get()
+        with suppress(ConnectionError):  # it does not read any more: its end says so, too
+            self._process.stdin.write(json.dumps(action).encode() + b"\n")
+            await self._process.stdin.drain()
+        if not await self._did.get():
+            status = await self._process.wait()
+            raise Failed(f"the application ended with status {status} before it did {action['do']}")
 
     async def stop(self) -> None:
         if self._process is None:
@@ -226,8 +242,18 @@ class ProcessRunner:
         assert self._process is not None
         assert self._process.stdout is not None
         async for line in self._process.stdout:
-            event = json.loads(line)
+            event = _event(line)
             if "did" in event:
-                self._did.put_nowait(None)
+                self._did.put_nowait(True)
             else:
                 self._events.put_nowait(event)
+        self._did.put_nowait(False)
+
+
+def _event(line: bytes) -> dict[str, Any]:
+    """What is no JSON object is handed on as it is: it is none of the events that there are."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        event = None
+    return event if isinstance(event, dict) else {"no event": line.decode(errors="replace")}

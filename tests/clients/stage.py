@@ -51,6 +51,10 @@ class Failed(AssertionError):
     """The client did not do what the scenario is about."""
 
 
+class Unusable(Failed):
+    """The application around the client does not do what it is told, whatever the scenario."""
+
+
 class Runner(Protocol):
     """A client under test, with an application around it that can be told what to do."""
 
@@ -97,7 +101,7 @@ class Heard:
             case {"row": row}:
                 self.rows.append(row)
             case _:
-                raise AssertionError(f"the runner said {event}")
+                raise Unusable(f"the application said {event}, which is no event")
 
     @property
     def times_live(self) -> int:

@@ -6,6 +6,7 @@ the scenario holds. The source is asserted to have had the guard.
 
 import asyncio
 import importlib
+import math
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ import pytest
 from server import client
 from tests.clients.runners import CLIENT_JS, RUNNER_JS, ProcessRunner, PythonRunner
 from tests.clients.scenarios import BY_NAME
-from tests.clients.stage import Failed, Runner, plays
+from tests.clients.stage import Failed, Runner, Unusable, plays
 
 PATIENCE = 2.0
 """A client without a guard may wait for ever."""
@@ -363,3 +364,53 @@ async def test_client_js_needs_each_guard(tmp_path: Path, node: str) -> None:
 
     controls = [play(number, each) for number, each in enumerate(CONTROLS) if each.js]
     assert await survivors(controls) == []
+
+
+# --- what is no application ---------------------------------------------------------------------
+
+ECHO = "import sys\nfor line in sys.stdin: print(line, flush=True)"
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (["true"], "the application ended with status 0 before it did start"),
+        (["no-such-program"], "no-such-program cannot be started: No such file"),
+        ([sys.executable, "-c", ECHO], "which is no event"),
+        ([sys.executable, "-c", "print('hello')"], "which is no event|ended with status 0"),
+    ],
+)
+async def test_what_is_no_application_is_told_at_once(command: list[str], says: str) -> None:
+    with pytest.raises(Unusable, match=says):
+        await plays(ProcessRunner(command), BY_NAME["doubles are left out"], patience=math.inf)
+
+
+async def test_an_application_that_ends_later_has_failed(node: str, tmp_path: Path) -> None:
+    """Of one scenario that is; the others may go on."""
+    ending = tmp_path / "ending.mjs"
+    ending.write_text(
+        RUNNER_JS.read_text("utf-8").replace("    follow,", "    follow: () => process.exit(3),")
+    )
+    runner = ProcessRunner([node, str(ending), str(CLIENT_JS)])
+    with pytest.raises(Failed, match="ended with status 3 before it did follow") as failure:
+        await plays(runner, BY_NAME["doubles are left out"], patience=math.inf)
+    assert not isinstance(failure.value, Unusable)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        ((), 1, "COMMAND is an application around your client"),
+        (("--help",), 0, "COMMAND is an application around your client"),
+        (("true",), 1, "the application ended with status 0 before it did start\n"),
+    ],
+)
+async def test_the_command_says_what_it_takes(words: tuple[str, ...], code: int, says: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.clients", *words,
+        cwd=Path(__file__).parents[2],
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    told, _ = await process.communicate()
+    assert (process.returncode, told.decode().count(says)) == (code, 1)
+    assert "Traceback" not in told.decode()

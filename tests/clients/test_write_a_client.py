@@ -1,18 +1,18 @@
 """`docs/write-a-client.md` is right: its tables are the code's, and what it shows runs."""
 
 import asyncio
+import os
 import re
 import socket
+import sys
+import tomllib
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
-import uvicorn
 from playwright.async_api import expect
-from starlette.applications import Starlette
 
 from protocol import commands, frames, resources
 from protocol.errors import CLOSE_RULES
@@ -26,6 +26,7 @@ from tests.server.people import admit, shared_house
 
 PAGE = (Path(__file__).parents[2] / "docs" / "write-a-client.md").read_text("utf-8")
 SOURCE = CLIENT_JS.read_text("utf-8")
+PORT = "9000"
 SNIPPET_JS = RUNNER_JS.parent / "snippet.mjs"
 
 
@@ -127,44 +128,51 @@ async def test_the_few_lines_are_put_to_the_test(tmp_path: Path, node: str) -> N
 
 
 @asynccontextmanager
-async def serving(app: Starlette, listener: socket.socket) -> AsyncIterator[None]:
-    config = uvicorn.Config(app, log_level="warning", lifespan="off")
-    server = uvicorn.Server(config)
-    server.capture_signals = nullcontext  # type: ignore[assignment,method-assign]
-    task = asyncio.create_task(server.serve(sockets=[listener]))
+async def started(listener: socket.socket, folder: Path, **environment: str) -> AsyncIterator[None]:
+    """The chat by the command of the page, on a port that is taken already."""
+    (line,) = [it for it in block("sh", "uvicorn").splitlines() if "uvicorn" in it]
+    *variables, program, app, option, port = line.split()
+    assert [each.partition("=")[0] for each in variables] == list(environment)
+    assert (program, option, port) == ("uvicorn", "--port", PORT)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "uvicorn", app, "--fd", str(listener.fileno()), "--log-level=error",
+        cwd=folder, env={**os.environ, **environment}, pass_fds=[listener.fileno()],
+    )  # fmt: skip
     try:
         yield
     finally:
-        server.should_exit = True
-        await task
+        process.terminate()
+        await process.wait()
 
 
 @pytest.mark.browser
 @pytest.mark.timeout(120)
-async def test_the_chat_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_chat_runs(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         origin = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        allowed = tomllib.loads(block("toml", "allowed_origins"))["allowed_origins"]
+        assert allowed == [f"http://127.0.0.1:{PORT}"]
         async with shared_house(tmp_path, allowed_origins=[origin]) as home:
+            service = await admit(home, "chat", service=True)
+            bearer = (await admit(home, "ann", tmp_path / "project")).bearer
+            listed = (await home.http.get("/api/users")).json()["users"]
+            (project,) = next(it for it in listed if it["id"] == "ann")["projects"]
             html = block("html", "new PodiumClient")
             assert html.count("http://127.0.0.1:8765") == 2
             html = html.replace("http://127.0.0.1:8765", home.url)
             (tmp_path / "chat.html").write_text(
-                re.sub(r'PROJECT = "[^"]*"', f'PROJECT = "{home.project_id}"', html)
+                re.sub(r'PROJECT = "[^"]*"', f'PROJECT = "{project["id"]}"', html)
             )
-            monkeypatch.chdir(tmp_path)
-            monkeypatch.setenv("PODIUM_URL", home.url)
-            service = await admit(home, "chat", service=True)
-            monkeypatch.setenv("PODIUM_SERVICE_TOKEN", service.token)
-            bearer = (await admit(home, "ann", tmp_path / "project")).bearer
-            chat: dict[str, Any] = {}
-            exec(compile(block("python", "podium-ticket"), "chat.py", "exec"), chat)
-            async with serving(chat["app"], listener), chat["PODIUM"], page() as view:
+            (tmp_path / "chat.py").write_text(block("python", "podium-ticket"))
+            given = {"PODIUM_URL": home.url, "PODIUM_SERVICE_TOKEN": service.token}
+            async with started(listener, tmp_path, **given), page() as view:
                 await view.goto(origin)
                 await expect(view.locator("#connection")).to_have_text("live")
                 await view.fill("#text", "/code-review small src")
                 await view.press("#text", "Enter")
                 card = view.locator("#messages li").first
                 await expect(card).to_contain_text("review.security: completed")
+                assert "review.security: completed" in (await card.inner_text()).splitlines()
                 runs = (await home.http.get("/api/runs", headers=bearer)).json()["runs"]
                 async with home.socket(**bearer) as wire:
                     await wire.send(type="subscribe", id="s", run_id=runs[0]["id"])

@@ -74,7 +74,8 @@ async def test_run_report_and_look_back(podium: Podium, shop: str) -> None:
     assert "Scripted demo model, not a review" in ended.out
     assert "## Coverage" in ended.out
     assert "review.security: completed" in ended.err
-    assert "token=" not in ended.err, "the link that signs in is for a terminal only"
+    assert "http://" not in ended.err, "a page that ends with the command is not offered"
+    assert "--keep-serving" in ended.err
 
 
 async def test_json_is_frames_and_nothing_else(podium: Podium, shop: str) -> None:
@@ -86,7 +87,40 @@ async def test_json_is_frames_and_nothing_else(podium: Podium, shop: str) -> Non
 
 async def test_fail_on_a_severity(podium: Podium, shop: str) -> None:
     words = ("run", "/code-review small shop", "--demo", "--project", shop)
-    assert (await podium(*words, "--fail-on", "warning")).code == 1
+    process = await podium.start(*words, "--fail-on", "warning", "--keep-serving")
+    assert process.stderr is not None
+    link = await _said(process.stderr, b"watch it at")
+    assert b"token=" not in link, "the link that signs in is for a terminal only"
+    assert b"until Ctrl-C" in await _said(process.stderr, b"serving http://")
+    told = await _said(process.stderr, b"to sign in")
+    assert Path(told.decode().split(" in ")[-1].strip()).is_file()
+    process.send_signal(signal.SIGINT)
+    await process.communicate()
+    assert process.returncode == 1
+
+
+async def test_a_page_that_another_command_serves_is_theirs(podium: Podium, shop: str) -> None:
+    """Ctrl-C leaves their server alone, and its end is the end of the waiting."""
+    data = podium.place / "data"
+    words = ("run", "/triage 'export fails'", "--project", shop, "--data", str(data))
+    async with (
+        serving(FakeModel(scripted(pace=0)).app) as url,
+        running(data, Path(shop), endpoint(url)) as server,
+    ):
+        assert server.place is not None
+        theirs = f"already served by pid {server.place.pid}".encode()
+        for ends in (False, True):
+            process = await podium.start(*words, "--keep-serving", "--key", "the same run")
+            assert process.stderr is not None
+            await _said(process.stderr, theirs)
+            if ends:
+                await server.stop()
+            else:
+                process.send_signal(signal.SIGINT)
+            _, err = await process.communicate()
+            assert process.returncode == 0
+            assert (b"the server has ended" in err) == ends
+            assert b"lost" not in err
 
 
 async def test_plan_starts_nothing(podium: Podium, shop: str) -> None:
@@ -150,6 +184,25 @@ async def test_a_running_server_is_used(podium: Podium, shop: str) -> None:
         for process in (server, demo):
             process.send_signal(signal.SIGTERM)
             await process.communicate()
+
+
+@pytest.mark.parametrize("configured", [False, True])
+async def test_a_start_says_what_is_missing_and_where_the_token_is(
+    podium: Podium, configured: bool
+) -> None:
+    if configured:
+        podium.environment |= {"OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "OPENAI_MODEL": "m"}
+    data = podium.place / "data"
+    process = await podium.start("serve", "--port", "0", "--data", str(data))
+    assert process.stdout is not None
+    told = await _said(process.stdout, b"to sign in")
+    process.send_signal(signal.SIGTERM)
+    out, err = await process.communicate()
+    token = data / "token"
+    assert told.decode().endswith(f" {token}\n")
+    assert token.read_bytes().strip() not in told + out + err
+    assert (b"no model endpoint" in err) != configured
+    assert (b"podium setup" in err) != configured
 
 
 async def test_setup_finds_tries_and_writes_once(podium: Podium) -> None:
@@ -264,10 +317,11 @@ async def test_a_server_that_comes_back_is_followed_to_the_end(podium: Podium, s
     assert frames[-1]["status"] == "completed"
 
 
-async def _said(stream: asyncio.StreamReader, words: bytes) -> None:
+async def _said(stream: asyncio.StreamReader, words: bytes) -> bytes:
+    """The line that has these words, once it is said."""
     async for line in stream:
         if words in line:
-            return
+            return line
     pytest.fail(f"never said: {words!r}")
 
 

@@ -1,13 +1,17 @@
 """The demo model's script is a pure function: conversations are played here without a server."""
 
 import re
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
 
+from flows.briefing import compose
 from flows.outputs import FindingsOutput, IssueType, Output, TriageOutput, VerdictsOutput
+from flows.planner import plan
 from protocol.report import Severity, VerdictKind
+from scripts.dev import SHOWN
 from server.demo.rulebook import rules_for
 from server.demo.script import HELLO, LOOKS, next_turn
 from server.demo.wire import (
@@ -20,8 +24,10 @@ from server.demo.wire import (
     ToolCall,
     Turn,
 )
+from tests.flows.plans import CATALOGUE, TRIAGE, invoke, situation
 
 ROOT = "/copy"
+REPOSITORY = Path(__file__).parents[2]
 APP = """import subprocess
 
 
@@ -246,6 +252,13 @@ def test_every_submitted_id_gets_one_verdict_when_reads_run_out() -> None:
     assert len(read_paths(turns)) == 4
 
 
+def test_what_make_run_reviews_has_something_to_find() -> None:
+    """A change of those files may mend what the demo model finds there: then show others."""
+    files = {path: (REPOSITORY / path).read_text("utf-8") for path in SHOWN}
+    output = result(play(prompt(output="findings", files=list(files)), files), FindingsOutput)
+    assert Severity.WARNING in {finding.severity for finding in output.findings}
+
+
 def issue(text: str) -> str:
     return prompt(output="triage", files=[]) + f"<<<data issue k3y\n{text}\nk3y issue data>>>\n"
 
@@ -259,6 +272,21 @@ def test_triage_reads_where_the_rarest_words_stand() -> None:
     assert output.type is IssueType.BUG
     assert output.reproducible
     assert output.suspected[0].citations[0].quote == "def parse_headers(raw):"
+
+
+def test_a_short_issue_is_found_in_podiums_own_prompt() -> None:
+    """The tree and the step are longer than it, and fenced as well."""
+    tree = situation({f"src/adba5d50b438_{n}.py": "x = 1\n" for n in range(20)})
+    words = {"issue": "Login fails with a 500 since Monday"}
+    of = plan(TRIAGE, invoke("issue-triage", inputs=words), tree, CATALOGUE.hashes(TRIAGE))
+    briefs = CATALOGUE.briefs_of(TRIAGE)
+    none: dict[str, Any] = {"diff": {}, "submitted": [], "repair": None}
+    asked = compose(briefs, of, of.steps[0], tree.view, root=ROOT, marker="k3y", **none)
+    turns = play(asked.user, {"src/login.py": "def Login(user):\n    return user\n"})
+    assert "rarest words of this issue are Monday, Login, fails." in turns[0].text
+    output = result(turns, TriageOutput)
+    assert output.type is IssueType.BUG
+    assert [area.area for area in output.suspected] == ["src/login.py"]
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ from server.client import Client
 from server.http.allow_list import allow_list_of
 from server.http.page import Page
 from server.http.public import BelowPath, Cookie, SessionCookie
+from server.keep_serving import page_address
 from server.local import ServerFile
-from server.running import page_address
 from server.settings import Settings
 from tests.server.harness import TOKEN, House, house
 
