@@ -1,5 +1,6 @@
 """One connection: how it is made, how it begins, and what its end says."""
 
+from contextlib import suppress
 from urllib.parse import urlsplit, urlunsplit
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -59,9 +60,9 @@ async def dial(url: str, *, token: str | None, origin: bool) -> ClientConnection
 
 
 async def greet(socket: ClientConnection, ticket: str | None) -> FlowRunHello:
-    """Say the ticket, and wait for the server's hello: nothing is asked before. Raises one of
-    ENDS, ProtocolError when the ticket is refused."""
-    if ticket is not None:
+    """Say hello, with the ticket if there is one, and wait for the server's: nothing is asked
+    before. Raises one of ENDS, ProtocolError when the ticket, or nobody at all, is refused."""
+    with suppress(ConnectionClosed):  # what the server said before its end is still heard
         await socket.send(encode(Hello(id=GREETING, ticket=ticket, client="podium")).decode())
     while True:
         data = await socket.recv()

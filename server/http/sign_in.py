@@ -69,12 +69,14 @@ class SignIn:
 
     def identify_socket(self, connection: HTTPConnection) -> Guest | None:
         """Whoever opens a socket; None for one without credentials from an allowed Origin, which
-        may say `hello` with a ticket. Raises Refused."""
+        may say `hello` with a ticket. Raises Refused.
+
+        A browser sends its cookie by itself, and no page can take it back: one that signs nobody in
+        any more is none, or it would keep out whoever brings a ticket.
+        """
         headers = connection.headers
-        offered = (
-            "authorization" in headers or self.cookie.read(headers, connection.cookies) is not None
-        )
-        offered = offered or bool(self._named(headers))
+        offered = "authorization" in headers or bool(self._named(headers))
+        offered = offered or self.session_of(connection) is not None
         if not offered and "origin" in headers:
             self.allow_list.check(headers)
             return None

@@ -495,7 +495,7 @@ export class PodiumClient extends EventTarget {
     const link = { socket: null, token: null, greeting: null, opened: false };
     this.#link = link;
     this.#say({ state: "connecting" });
-    this.#set("connect", () => this.#unanswered(link), this.#options.connect_seconds * 1000);
+    this.#set("connect", () => this.#drop("no hello in time"), this.#options.connect_seconds * 1000);
     try {
       const ticket = await this.#options.ticket?.();
       const token = typeof this.#options.token === "function" ? await this.#options.token() : this.#options.token;
@@ -514,9 +514,8 @@ export class PodiumClient extends EventTarget {
     Object.assign(link, { socket, token });
     socket.onopen = () => {
       link.opened = true;
-      if (!ticket) return;
-      link.greeting = "hello";
-      socket.send(JSON.stringify({ type: "hello", id: link.greeting, ticket, client: "client.js" }));
+      link.greeting = "hello"; // without a ticket, too: whoever is not signed in is told at once
+      socket.send(JSON.stringify({ type: "hello", id: link.greeting, ...(ticket ? { ticket } : {}), client: "client.js" }));
     };
     socket.onmessage = ({ data }) => this.#hear(data);
     socket.onclose = ({ code, reason }) => this.#closed(link, code, reason);
@@ -528,13 +527,8 @@ export class PodiumClient extends EventTarget {
     if (this.#link === link) this.#lost(code, reason);
   }
 
-  async #unanswered(link) {
-    const code = link.opened ? await this.#why(link, LOST) : LOST;
-    if (this.#link === link && this.state === "connecting") this.#drop("no hello in time", code);
-  }
-
-  // A page does not hear why its socket was refused, and the socket of one whose cookie has gone waits
-  // as a stranger's does, for a ticket; a plain request with the same credentials tells.
+  // A page does not hear why its socket was refused, and a session that has ended may have been renewed;
+  // a plain request with the same credentials tells.
   async #why({ opened, token }, code) {
     if (this.#options.ticket) return code;
     const headers = token ? { Authorization: `Bearer ${token}` } : {};

@@ -575,7 +575,7 @@ COMMANDS = [
 CONNECTIONS = [
     Scenario(
         "a cut connection comes back to where it was",
-        (*greets(), *follows(1, 2), Cut(), *greets(), *begins(2), *tells(*frames(3))),
+        (*greets(), *follows(1, 2), Given(2), Cut(), *greets(), *begins(2), *tells(*frames(3))),
         taken(1, 2, 3),
         states=[CONNECTING, LIVE, {**RECONNECTING, "code": 1006}, CONNECTING, LIVE],
     ),
@@ -608,6 +608,7 @@ CONNECTIONS = [
             Close(1012),
             *greets(),
             *tells(beat()),
+            *quiet(),  # a reset may take along what the client has not read
             Cut(),
             *greets(),
         ),
@@ -764,6 +765,23 @@ CONNECTIONS = [
         ),
         states=[CONNECTING, CONNECTING, {"state": "signed_out"}],
         options={"tickets": ["first", "second", "third"]},
+        live=False,
+    ),
+    Scenario(
+        # Its socket is let in as that of a stranger: nothing but its own hello has the server speak.
+        "who has no ticket and is not signed in is told at once",
+        (
+            Accept(),
+            Expect({"type": "hello", "ticket": None}),
+            cancel("it"),
+            Deny("unauthenticated"),
+            Left(),
+            Accept(),
+            Expect({"type": "hello", "ticket": None}),
+            Deny("unauthenticated"),
+        ),
+        answers={"it": {"error": "unauthenticated"}},
+        states=[CONNECTING, CONNECTING, {"state": "signed_out", "code": 4401}],
         live=False,
     ),
     Scenario(

@@ -246,7 +246,7 @@ CONTROLS = [
         "a hello that never comes is the end of a connection",
         (
             Edit(
-                'this.#set("connect", () => this.#unanswered(link),',
+                'this.#set("connect", () => this.#drop("no hello in time"),',
                 'this.#set("connect", () => 0,',
             ),
         ),
@@ -278,6 +278,11 @@ CONTROLS = [
         "two refused tickets are enough",
         (Edit("this.#refusals++ === 0", "true"),),
         (Edit("and not self._refusals:", "and True:", "wire.py"),),
+    ),
+    Control(
+        "who has no ticket and is not signed in is told at once",
+        (Edit('link.greeting = "hello";', 'if (!ticket) return; link.greeting = "hello";'),),
+        (Edit("with suppress(ConnectionClosed):", "if ticket is not None:", "connection.py"),),
     ),
     Control(
         "who is not let in for want of credentials is signed out",

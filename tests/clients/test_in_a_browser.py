@@ -24,6 +24,7 @@ NAMES = [
     "a server that does not let in is asked again, more and more slowly",
     "who has no credentials left is signed out",
     "who is not let in for want of credentials is signed out",
+    "who has no ticket and is not signed in is told at once",
 ]
 
 

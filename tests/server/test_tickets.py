@@ -166,7 +166,8 @@ async def test_a_refused_ticket_may_be_followed_by_a_good_one(home: House) -> No
         ({"Origin": "https://evil.example"}, 403),
         ({"Origin": "null"}, 403),
         ({"Origin": "OWN", "Authorization": "Bearer wrong"}, 401),
-        ({"Origin": "OWN", "Cookie": "podium_session=9999999999.00"}, 401),
+        ({"Cookie": "podium_session=9999999999.00"}, 401),
+        ({"Origin": "https://evil.example", "Cookie": "podium_session=9999999999.00"}, 403),
     ],
 )
 async def test_where_no_ticket_is_listened_to(
@@ -272,6 +273,49 @@ def test_only_a_digest_is_kept(clock: MovedClock) -> None:
     ticket = desk.issue(ANN)
     assert ticket not in repr(desk._outstanding)
     assert ticket.encode() not in desk._outstanding
+
+
+# --- tickets beside the cookie of the browser ---------------------------------------------------
+
+
+async def test_a_cookie_that_signs_nobody_in_keeps_out_no_ticket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The browser sends it by itself, and the page that has the ticket cannot take it back."""
+    async with shared_house(tmp_path) as home:
+        ann = await admit(home, "ann", home.project_id)
+        answer = await home.http.post("/api/session", json={"token": ann.token})
+        cookie = answer.headers["set-cookie"].partition(";")[0]
+        home.http.cookies.clear()
+        with_cookie = {**origin(home), "Cookie": cookie}
+        async with home.socket(**with_cookie) as wire:
+            assert (await wire.receive())["user_id"] == "ann", "it does sign in"
+        await home.http.delete(f"/api/users/ann/tokens/{ann.token_id}")
+
+        async with home.socket(**with_cookie) as wire:
+            launch = {"key": "k", "project_id": home.project_id, "command": "/code-review"}
+            for message in (
+                {"type": "hello"}, {"type": "ping"}, {"type": "flows"}, {"type": "subscribe_index"},
+                {"type": "launch", **launch}, {"type": "subscribe", "run_id": NOBODY},
+            ):  # fmt: skip
+                early = await wire.ask(**message, id="early")
+                assert early["code"] == "unauthenticated", "nothing is served before"
+            again = (await home.http.post("/api/users/ann/tokens", json={})).json()
+            bearer = {"Authorization": f"Bearer {again['token']}"}
+            made = await home.http.post("/api/ws-ticket", headers=bearer)
+            await wire.send(type="hello", id="h", ticket=made.json()["ticket"])
+            assert (await wire.receive())["type"] == "flow_run_ack"
+            assert (await wire.receive())["user_id"] == "ann"
+            assert (await wire.ask(type="launch", id="l", **launch))["run_id"]
+
+        # Taken for an offered credential, as every other bad one is, it would keep the ticket out.
+        sign_in = home.podium.sign_in
+        monkeypatch.setattr(
+            sign_in, "identify_socket", lambda asked: sign_in.identify(asked, unsafe=True)
+        )
+        with pytest.raises(InvalidStatus):
+            async with home.socket(**with_cookie):
+                pass
 
 
 # --- tickets of sockets that are signed in without them -----------------------------------------
