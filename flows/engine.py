@@ -21,6 +21,7 @@ MAX_CRASHES = 5
 MAX_REPAIRS = 1
 
 CRASHED = "crashed_repeatedly"
+NOT_CALLED_FOR = "not called for"
 FINISHED_EARLY = "finished early"
 CANCELLED = "cancelled"
 NOTHING_DELIVERED = "no agent delivered a result"
@@ -348,7 +349,7 @@ def _obstacle(
         return None
     if undelivered:
         return f"it builds on {', '.join(undelivered)}"
-    return f"not called for: {condition.text}"
+    return f"not called for: {step.otherwise}" if step.otherwise else NOT_CALLED_FOR
 
 
 def _undelivered(plan: FlowPlan, needs: Mapping[StepId, StepFact]) -> Iterator[str]:

@@ -112,6 +112,8 @@ class Step(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     role: str | None = None
     needs: list[StepName] = []
     when: str | None = None
+    otherwise: str | None = None
+    """Why it is not called for when `when` is false, in words for a report."""
     spine: bool = True
     """False: a specialist, seated only when `signal` is present and the cap allows."""
     signal: str | None = None

@@ -196,6 +196,7 @@ def _planned(step: Step, index: int | None, files: list[str], needs: list[StepId
         title=step.title,
         needs=list(dict.fromkeys(needs)),
         when=step.when,
+        otherwise=step.otherwise,
         role=step.role,
         function=step.function,
         brief=step.brief,

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, assert_never
 import msgspec
 from msgspec import Struct
 
+from flows.counted import some
 from flows.evidence import deferred, dimensions, findings, verdicts
 from flows.evidence.citations import Checker
 from flows.evidence.merge import merge, stands
@@ -122,14 +123,19 @@ def _reviewed(
     put_off, notes = deferred.collect(answer.deferred, step.id)
     silent = dimensions.silent(answer, step.dimensions)
     if collected.cut:
-        notes.append(f"{collected.cut} findings beyond the cap were left out")
+        notes.append(f"beyond the cap, left out: {some(collected.cut, 'finding')}")
+    unseen = [it.dimension for it in answer.cleared if not dimensions.seen(it)]
+    if unseen:
+        notes.append(f"did not look at {', '.join(unseen)}")
     if silent:
         notes.append(f"says nothing of {', '.join(silent)}")
     return Reviewed(
         summary=answer.summary,
         findings=collected.findings,
         cleared=[
-            Cleared(dimension=it.dimension, note=it.note, step_id=step.id) for it in answer.cleared
+            Cleared(dimension=it.dimension, note=it.note, step_id=step.id)
+            for it in answer.cleared
+            if dimensions.seen(it)
         ],
         deferred=put_off,
         negative=answer.negative,

@@ -143,6 +143,8 @@ class PlannedStep(Struct, frozen=True, kw_only=True, omit_defaults=True):
     needs: list[StepId] = []
     when: str | None = None
     """An expression over facts; the step is skipped when it is false. None means `success()`."""
+    otherwise: str | None = None
+    """Why it is not called for then, in words."""
     role: str | None = None
     function: str | None = None
     """For a code step: the name of the pure function that computes it."""

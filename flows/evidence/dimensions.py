@@ -1,9 +1,18 @@
 """Rule 8: a role says something of every dimension it was to cover, even that it found nothing."""
 
+import re
 from collections.abc import Sequence
 
-from flows.outputs import FindingsOutput
+from flows.outputs import ClearedDimension, FindingsOutput
 
+_UNSEEN = re.compile(
+    r"\b(?:nothing (?:was|could be) (?:looked (?:at|for)|reviewed|examined|inspected|read)"
+    r"|not (?:looked (?:at|for|into)|reviewed|examined|inspected)"
+    r"|(?:did|could) not (?:look|review|examine|inspect))\b",
+    re.IGNORECASE,
+)
+"""An answer that says of itself that nothing was done. Words about what the code does are not
+meant: `is not checked` and `nothing is read` say something of it."""
 MIN_LABEL = 3
 """Characters below which a label names nothing."""
 
@@ -21,3 +30,8 @@ def silent(answer: FindingsOutput, dimensions: Sequence[str]) -> list[str]:
         for dimension in dimensions
         if not any(dimension.casefold() in name or name in dimension.casefold() for name in named)
     ]
+
+
+def seen(cleared: ClearedDimension) -> bool:
+    """Return whether a dimension was looked at, by its own note: else it is no cleared one."""
+    return _UNSEEN.search(cleared.note) is None

@@ -6,6 +6,7 @@ All three are computed. No agent writes a word of them.
 from typing import assert_never
 
 from flows import engine, words
+from flows.counted import some
 from flows.evidence.coverage import missing, why
 from flows.expressions import BAND_NAMES
 from flows.outputs import IssueType
@@ -39,7 +40,7 @@ def headline(draft: Draft) -> str:
         return f"{label}Failed: read-only could not be proven ({named})"
     if draft.unsuitable:
         found, total = draft.found_citations, draft.citations.total
-        return f"{label}Model unsuitable: {found} of {total} citations verified"
+        return f"{label}Model unsuitable: {found} of {some(total, 'citation')} verified"
     if draft.delivered:
         return label + _answer(draft)
     lead = _ENDED_SHORT.get(draft.status, "Partial") if draft.status else "Partial"
@@ -64,7 +65,7 @@ def _counted(draft: Draft) -> str:
     counts = draft.counts
     plural = {Severity.WARNING: "warning", Severity.SUGGESTION: "suggestion"}
     parts = [
-        _some(counts[severity], plural[severity])
+        some(counts[severity], plural[severity])
         if severity in plural
         else f"{counts[severity]} critical"
         for severity in Severity
@@ -76,8 +77,8 @@ def _counted(draft: Draft) -> str:
 def _triage_answer(triage: Triaged) -> str:
     kind = triage.type.value.capitalize()
     severity = f" ({triage.severity.value})" if triage.severity else ""
-    places = _some(len(triage.suspected), "place") + " to look"
-    return f"{kind}{severity}: {places}, {_some(len(triage.missing), 'thing')} missing"
+    places = some(len(triage.suspected), "place") + " to look"
+    return f"{kind}{severity}: {places}, {some(len(triage.missing), 'thing')} missing"
 
 
 def _not_delivered(draft: Draft) -> str:
@@ -189,12 +190,8 @@ def _found_paths(triage: Triaged) -> list[str]:
 def files_reviewed(covered: Coverage) -> str:
     """Return how many files were reviewed, as `3 files`, or `60 of 66 files` of those in scope."""
     if covered.files_reviewed == covered.files_in_scope:
-        return _some(covered.files_reviewed, "file")
-    return f"{covered.files_reviewed} of {_some(covered.files_in_scope, 'file')}"
-
-
-def _some(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+        return some(covered.files_reviewed, "file")
+    return f"{covered.files_reviewed} of {some(covered.files_in_scope, 'file')}"
 
 
 def _these(count: int, noun: str) -> str:

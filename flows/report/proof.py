@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from msgspec import Struct
 
+from flows.counted import some
 from flows.engine import READ_ONLY_UNPROVEN
 from protocol.ids import StepId
 from protocol.plan import FlowPlan, StepKind
@@ -185,7 +186,8 @@ def _line(
         case ReadOnlyVerdict.PROVEN:
             return f"Read-only: proven for {of} ({', '.join(level.value for level in Level)})."
         case ReadOnlyVerdict.NOT_PROVEN:
-            lead = f"Read-only: not proven, {proven} of {count} attempts are"
+            verb = "is" if count == 1 else "are"
+            lead = f"Read-only: not proven, {proven} of {some(count, 'attempt')} {verb}"
             return f"{lead}. {_sentence(open_[0])}"
 
 

@@ -797,6 +797,8 @@ export interface PlannedStep {
   needs?: string[];
   /** An expression over facts; the step is skipped when it is false. None means `success()`. */
   when?: string | null;
+  /** Why it is not called for then, in words. */
+  otherwise?: string | null;
   role?: string | null;
   /** For a code step: the name of the pure function that computes it. */
   function?: string | null;

@@ -102,7 +102,10 @@ def test_a_condition_decides_over_the_outputs_of_earlier_steps() -> None:
     plan = plan_of(step("a"), step("b", "a", when="count(steps.a.output.found) > 0"))
     assert decide(plan, after(plan, StepDelivered(A, {"found": [1]}))) == [StartAgent(B)]
     (skip,) = decide(plan, after(plan, StepDelivered(A, {"found": []})))
-    assert skip == Skip(B, "not called for: count(steps.a.output.found) > 0")
+    assert skip == Skip(B, "not called for"), "a condition is no sentence"
+    told = plan_of(step("a"), step("b", "a", when="failure()", otherwise="nothing failed"))
+    (skip,) = decide(told, after(told, StepDelivered(A, {})))
+    assert skip == Skip(B, "not called for: nothing failed")
 
 
 def test_a_quorum_counts_completed_needs() -> None:

@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.evidence.deferred import collect, problem
-from flows.evidence.dimensions import silent
+from flows.evidence.dimensions import seen, silent
 from flows.evidence.references import problems, prose_of
 from flows.evidence.schema import parse_output
-from flows.outputs import DeferredIdea, FindingsOutput
+from flows.outputs import ClearedDimension, DeferredIdea, FindingsOutput
 from protocol.ids import StepId
 from protocol.report import Verdict, VerdictKind
 from tests.flows.trees import finding, raw_answer, raw_finding
@@ -52,6 +52,23 @@ def test_everything_that_an_agent_wrote_is_prose() -> None:
     )
     told = problems(prose_of([written]), given=[], settled={"JUN-01"}, ran={"JUN"})
     assert len(told) == 5
+
+
+@pytest.mark.parametrize(
+    ("note", "looked"),
+    [
+        ("nothing was looked for", False),
+        ("Nothing could be read, so nothing was found.", False),
+        ("I did not look into it.", False),
+        ("It was not reviewed: no time.", False),
+        ("Nothing is read from outside.", True),
+        ("The length is not checked, and need not be.", True),
+        ("No plain rule of this dimension matched in a.py.", True),
+        ("Every lock is taken in one order.", True),
+    ],
+)
+def test_a_note_may_say_that_nobody_looked(note: str, looked: bool) -> None:
+    assert seen(ClearedDimension(dimension="races", note=note)) is looked
 
 
 # ── dimensions ───────────────────────────────────────────────────────────────────────────────────

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows import checks, slash
+from flows.counted import some
 from flows.facts import Facts, StepFact
 from flows.model import Flow, Section
 from flows.outputs import IssueType
@@ -216,7 +217,7 @@ def cited(found: int, invented: int) -> Finding:
 def test_a_model_whose_citations_fail_is_named_first(found: int, invented: int) -> None:
     told = report(cited(found, invented))
     total = found + invented
-    assert told.headline == f"Model unsuitable: {found} of {total} citations verified"
+    assert told.headline == f"Model unsuitable: {found} of {some(total, 'citation')} verified"
     assert told.recommendation.startswith("None:")
     assert told.next == "/code-review small"
 
@@ -323,6 +324,14 @@ def test_coverage_names_every_step_and_every_note() -> None:
     assert "review.general: 2 findings beyond the cap were left out" in items
 
 
+def test_one_of_a_thing_is_one_and_no_word_is_said_twice() -> None:
+    done = StepFact(status=StepStatus.COMPLETED, output=review(), denied_tools=1)
+    stopped = StepFact(status=StepStatus.CANCELLED, reason="cancelled")
+    items = section(report(general=done, security=stopped), "coverage").items
+    assert "review.general: completed (required, 1 tool call denied)" in items
+    assert "review.security: cancelled" in items
+
+
 def test_a_dead_reference_is_a_note() -> None:
     told = report(finding(claim="As CON-07 says."))
     assert "JUN-01 cites CON-07, of a role that did not run" in told.coverage.notes
@@ -404,7 +413,7 @@ def test_without_a_place_in_the_code_there_is_nothing_to_look_at_next() -> None:
 
 def test_a_triage_that_invents_its_places_shows_the_model_as_unsuitable() -> None:
     told = triage(IssueType.BUG, None, INVENTED)
-    assert told.headline == "Model unsuitable: 0 of 1 citations verified"
+    assert told.headline == "Model unsuitable: 0 of 1 citation verified"
     assert told.next is None
 
 

@@ -215,8 +215,8 @@ def test_the_report_tells_it_and_equal_runs_stay_equal() -> None:
     assert "## Read-only" in markdown.render(proven)
     text = markdown.render(bare)
     for words in (
-        "Read-only: not proven, 0 of 1 attempts are.",
-        "- Contained, of 1 attempts: none",
+        "Read-only: not proven, 0 of 1 attempt is.",
+        "- Contained, of 1 attempt: none",
         "- Tried from inside: write not run 1, network not run 1, process not run 1",
         "- The copy: t, the same before and after",
         "- Calls refused: none",

@@ -106,9 +106,21 @@ def test_what_is_cut_and_what_is_not_said_is_noted() -> None:
     accepted = take(GENERAL, raw, plan=plan)
     assert accepted.output["cut"] == 2
     assert accepted.output["notes"] == [
-        "2 findings beyond the cap were left out",
+        "beyond the cap, left out: 2 findings",
         "says nothing of correctness",
     ]
+
+
+def test_what_was_not_looked_at_is_not_clean() -> None:
+    unseen = {
+        "dimension": "correctness",
+        "note": "The demo has no plain rule for this dimension; nothing was looked for.",
+    }
+    seen = {"dimension": "clarity", "note": "Names were read; a null is not checked for twice."}
+    raw = raw_answer(cleared=[unseen, seen])
+    accepted = take(GENERAL, raw)
+    assert [it["dimension"] for it in accepted.output["cleared"]] == ["clarity"]
+    assert accepted.output["notes"] == ["did not look at correctness"]
 
 
 def test_a_wrong_answer_goes_back_to_the_agent() -> None:

@@ -196,6 +196,7 @@ PLAN = FlowPlan(
             title="Security",
             needs=[StepId("scope")],
             when="success()",
+            otherwise="nothing was found",
             role="security",
             brief="security@1",
             output="findings",
