@@ -17,7 +17,9 @@ __all__ = ["no_blocking_calls", "play"]
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(7_200)]
 
 
-@settings(max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.parametrize("part", range(10))
+@settings(max_examples=2_000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(example=examples(KINDS, readers=READERS))
-def test_every_reader_has_the_log(play: Play, example: Example) -> None:
+def test_every_reader_has_the_log(play: Play, part: int, example: Example) -> None:
+    """In parts: what hypothesis keeps of its examples comes to gigabytes otherwise."""
     play(example, Way())
