@@ -39,7 +39,7 @@ def user() -> None:
     """
 
 
-@user.command()
+@user.command(short_help="Let somebody in, and print a token and a link.")
 @name_argument
 @paths_option
 @days_option
@@ -82,7 +82,7 @@ async def add(
         _show_token(await desk.add(new), as_json=as_json)
 
 
-@user.command()
+@user.command(short_help="Print a further token of somebody.")
 @name_argument
 @days_option
 @label_option
@@ -139,7 +139,7 @@ async def change(
         click.echo(_line(await desk.change_projects(name, wanted)))
 
 
-@user.command()
+@user.command(short_help="Put somebody out, now and everywhere.")
 @name_argument
 @click.option("--token", "token_id", metavar="ID", help="Only this token; `list` shows the ids.")
 @url_option
