@@ -19,7 +19,7 @@ UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 FACTS = ("run_id", "project_id", "user", "token_id", "way", "peer")
 
 
-@click.command()
+@click.command(short_help="Say who did what, from the audit log of this machine.")
 @click.option("--since", metavar="WHEN", help="As 30m, 12h, 7d or 2026-01-31 [everything kept].")
 @click.option("--user", metavar="NAME", help="What NAME did, and what was done about NAME.")
 @click.option("--json", "as_json", is_flag=True, help="The lines as they are kept.")

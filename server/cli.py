@@ -113,7 +113,7 @@ def main() -> None:
         raise Fault("podium runs on Linux and macOS; on Windows, use it in WSL2", code=USAGE)
 
 
-@main.command()
+@main.command(short_help="Serve the page, the socket and REST until Ctrl-C.")
 @click.option("--host", help="Address to listen on [127.0.0.1].")
 @click.option("--port", type=int, help="Port to listen on; 0 takes a free one [8765].")
 @data_option
@@ -141,7 +141,7 @@ async def serve(
     return await serve_until_stopped(chosen, projects=projects, with_parent=with_parent)
 
 
-@main.command()
+@main.command(short_help="Run a flow, such as /code-review, and print its report.")
 @click.argument("command")
 @project_option
 @url_option
@@ -189,7 +189,7 @@ async def watch(run_id: str, url: str | None, data: str | None, *, as_json: bool
         return await follow(client, await full_id(client, run_id), as_json=as_json)
 
 
-@main.command()
+@main.command(short_help="Stop a run; its report says what was not covered.")
 @click.argument("run_id")
 @url_option
 @data_option
@@ -203,7 +203,7 @@ async def cancel(run_id: str, url: str | None, data: str | None) -> None:
     click.echo("cancelling")
 
 
-@main.command()
+@main.command(short_help="End a run early, with a report.")
 @click.argument("run_id")
 @url_option
 @data_option
@@ -217,7 +217,7 @@ async def finish(run_id: str, url: str | None, data: str | None) -> None:
     click.echo("finishing")
 
 
-@main.command()
+@main.command(short_help="Print the report of a run.")
 @click.argument("run_id")
 @click.option("--format", "form", type=click.Choice(["md", "json"]), default="md")
 @url_option
@@ -236,7 +236,7 @@ async def report(run_id: str, form: str, url: str | None, data: str | None) -> N
         click.echo(clean_line(told.line), err=True)
 
 
-@main.command()
+@main.command(short_help="Save the whole log of a run as one file.")
 @click.argument("run_id")
 @click.option("--output", metavar="FILE", help="Where to save it [podium-RUN_ID.ndjson].")
 @click.option("--live", is_flag=True, help="What there is so far, of a run that has not ended.")
@@ -294,7 +294,7 @@ def flows(name: str | None, *, as_json: bool) -> None:
         raise fault_of(error) from error
 
 
-@main.command()
+@main.command(short_help="Show what a run would do and read, without running it.")
 @click.argument("command")
 @project_option
 @url_option
@@ -310,15 +310,16 @@ async def plan(command: str, **options: Any) -> int:
     return await plan_command(chosen, command, **options)
 
 
-@main.command()
+@main.command(short_help="Install qwen, find a local model, write the settings.")
 @click.option("--url", "base_url", help="The endpoint's base URL; default: look for local ones.")
 @click.option("--model", default="", help="The model to use; default: the endpoint's first.")
+@data_option
 @asynchronous
-async def setup(base_url: str | None, model: str) -> int:
+async def setup(base_url: str | None, model: str, data: str | None) -> int:
     """Install the pinned qwen, find a local model endpoint, try it, and write the settings."""
     from server.setting_up import set_up
 
-    return await set_up(Console(), base_url=base_url, model=model)
+    return await set_up(Console(), loaded(data=data), base_url=base_url, model=model)
 
 
 @main.command()
@@ -331,7 +332,7 @@ async def doctor(data: str | None) -> int:
     return await examine(Console(), loaded(data=data))
 
 
-@main.command()
+@main.command(short_help="Serve the scripted demo model, which is no review.")
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8766, show_default=True)
 def demo(host: str, port: int) -> None:
@@ -341,7 +342,7 @@ def demo(host: str, port: int) -> None:
     asyncio.run(serve_demo(host, port))
 
 
-@main.command()
+@main.command(short_help="Print the contract with clients, for programs.")
 @click.argument("form", type=click.Choice(FORMS), default=FORMS[0])
 def schema(form: str) -> None:
     """Print the contract with clients: every message, frame, route and body.

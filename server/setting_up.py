@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shlex
 import shutil
 from importlib import resources
 from pathlib import Path
@@ -17,7 +18,7 @@ from server.agents.qwen_runner import QwenRunner
 from server.cli import UNAVAILABLE
 from server.doctor import show, tried_models
 from server.ports import AgentUnavailable, ModelEndpoint, Probe
-from server.settings import default_data, default_file, load
+from server.settings import FLAGS, Settings, default_file, load
 from server.settings_file import Added, add_endpoint, section
 from server.terminal import clean
 from server.world import SystemClock
@@ -42,11 +43,11 @@ class Found(NamedTuple):
     probe: Probe
 
 
-async def set_up(console: Console, *, base_url: str | None, model: str) -> int:
+async def set_up(console: Console, settings: Settings, *, base_url: str | None, model: str) -> int:
     """Do all of it and say each step; returns the exit code. Doing it again changes nothing."""
     try:
         await install_qwen(console)
-        agent = QwenRunner(default_data(), clock=SystemClock())
+        agent = QwenRunner(settings.directory, clock=SystemClock())
         console.print(f"✓ qwen {await agent.check()}")
         candidates = {GIVEN: base_url} if base_url else await _listening()
         if not candidates:
@@ -57,14 +58,15 @@ async def set_up(console: Console, *, base_url: str | None, model: str) -> int:
             )
         found = await _first_usable(console, agent, candidates, model=model)
     except AgentUnavailable as error:
-        console.print(f"✗ {error.message}", markup=False)
+        console.print(clean(f"✗ {error.message}"), markup=False)
         if error.hint:
             console.print(f"  → {error.hint}", markup=False)
         return UNAVAILABLE
     await _write_settings(console, found)
-    if not await _list_models(console, agent):
+    if not await _list_models(console, agent, settings.data):
         return UNAVAILABLE
-    console.print("\nnow: podium run /code-review", markup=False)
+    where = f" --data {shlex.quote(settings.data)}" if settings.source("data") == FLAGS else ""
+    console.print(f"\nnow: podium run{where} /code-review", markup=False, soft_wrap=True)
     return 0
 
 
@@ -134,14 +136,17 @@ async def _listening() -> dict[str, str]:
 async def _first_usable(
     console: Console, agent: QwenRunner, candidates: dict[str, str], *, model: str
 ) -> Found:
-    """Try the endpoints as an agent would use them; raises what the last one lacks."""
+    """Try the endpoints as an agent would use them; raises what the last one lacks, and says what
+    the others do."""
     failure: AgentUnavailable | None = None
     for name, url in candidates.items():
-        console.print(f"trying {name} at {url} …", markup=False)
+        if failure is not None:
+            console.print(clean(f"✗ {failure.message}"), markup=False)
+        given = name == GIVEN
+        console.print(f"trying {url if given else f'{name} at {url}'} …", markup=False)
         try:
-            return await _usable(agent, url.rstrip("/"), model=model, given=name == GIVEN)
+            return await _usable(agent, url.rstrip("/"), model=model, given=given)
         except AgentUnavailable as error:
-            console.print(clean(f"✗ {name}: {error.message}"), markup=False)
             failure = error
     assert failure is not None
     raise failure
@@ -196,9 +201,9 @@ async def _write_settings(console: Console, found: Found) -> None:
     console.print(clean(says), markup=False, highlight=False, soft_wrap=True)
 
 
-async def _list_models(console: Console, agent: QwenRunner) -> bool:
+async def _list_models(console: Console, agent: QwenRunner, data: str) -> bool:
     """What the settings now come to; False when some launch could not run."""
-    settings = await asyncio.to_thread(load, {}, os.environ)
+    settings = await asyncio.to_thread(load, {"data": data}, os.environ)
     well = True
     async for finding in tried_models(agent, settings):
         well &= show(console, finding)

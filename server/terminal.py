@@ -26,6 +26,7 @@ from protocol.frames import (
     FlowRunSubscribed,
     ServerFrame,
     StoredFrame,
+    ToolStatus,
 )
 from protocol.ids import StepId
 from protocol.plan import FlowPlan, PlannedStep, Scope, StepKind, Tree
@@ -41,6 +42,8 @@ MARKS = {
     StepStatus.SKIPPED: ("–", "dim"),
 }
 ACTIVITY_WIDTH = 90
+CALL_WIDTH = 72
+"""Of a tool call in plain lines: what a search looks for can be long."""
 
 _CONTROLS = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
@@ -298,7 +301,7 @@ def _line(frame: StoredFrame) -> str | None:
         case FlowRunStepStatus():
             return _step_line(frame)
         case FlowRunStepTool():
-            return f"{frame.step_id}: {frame.summary} [{frame.status.value}]"
+            return _call_line(frame)
         case FlowRunStepNotice():
             return f"{frame.step_id}: {frame.message}"
         case FlowRunFinding(finding=finding):
@@ -310,6 +313,16 @@ def _line(frame: StoredFrame) -> str | None:
             return f"run {frame.status.value} after {frame.totals.seconds:.1f} s"
         case _:
             return None
+
+
+def _call_line(frame: FlowRunStepTool) -> str | None:
+    """A call once, when it has ended, and how, unless it went well."""
+    if frame.status is ToolStatus.RUNNING:
+        return None
+    text = frame.summary
+    shown = text if len(text) <= CALL_WIDTH else f"{text[: CALL_WIDTH - 1]}…"
+    ended = "" if frame.status is ToolStatus.OK else f" [{frame.status.value}]"
+    return f"{frame.step_id}: {shown}{ended}"
 
 
 def _step_line(frame: FlowRunStepStatus) -> str:

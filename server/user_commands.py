@@ -45,7 +45,7 @@ def user() -> None:
     """
 
 
-@user.command()
+@user.command(short_help="Let somebody in, and print a token and a link.")
 @name_argument
 @paths_option
 @days_option
@@ -88,7 +88,7 @@ async def add(
         _show_token(await desk.add(new), as_json=as_json)
 
 
-@user.command()
+@user.command(short_help="Print a further token of somebody.")
 @name_argument
 @days_option
 @label_option
@@ -152,7 +152,7 @@ async def change(
         click.echo(clean_line(f"{name} was no member of {path}"), err=True)
 
 
-@user.command()
+@user.command(short_help="Put somebody out, now and everywhere.")
 @name_argument
 @click.option("--token", "token_id", metavar="ID", help="Only this token; `list` shows the ids.")
 @url_option

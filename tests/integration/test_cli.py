@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -208,13 +209,16 @@ async def test_a_start_says_what_is_missing_and_where_the_token_is(
 async def test_setup_finds_tries_and_writes_once(podium: Podium) -> None:
     nobody = await podium("setup", "--url", "http://127.0.0.1:9/v1")
     assert nobody.code == 4
-    assert "no model answers at 127.0.0.1:9" in nobody.out
+    assert nobody.out.count("no model answers at 127.0.0.1:9") == 1
+    assert "trying http://127.0.0.1:9/v1" in nobody.out
     demo = await podium.start("demo", "--port", "0")
     assert demo.stdout is not None
     url = (await demo.stdout.readline()).decode().split()[3]
     try:
-        first = await podium("setup", "--url", url)
+        data = podium.place / "elsewhere"
+        first = await podium("setup", "--url", url, "--data", str(data))
         assert first.code == 0
+        assert f"now: podium run --data {data} /code-review\n" in first.out
         file = podium.place / "config" / "podium" / "podium.toml"
         assert f'base_url = "{url}"' in file.read_text()
         assert file.stat().st_mode & 0o777 == 0o600
@@ -228,6 +232,7 @@ async def test_setup_finds_tries_and_writes_once(podium: Podium) -> None:
         again = await podium("setup", "--url", url)
         assert again.code == 0
         assert "names it already" in again.out
+        assert "now: podium run /code-review\n" in again.out
         assert "(default, security)" in again.out
         assert file.read_text() == mine
         file.write_text(mine.replace("security", "securty"))
@@ -356,6 +361,16 @@ async def test_wrong_use_is_one_clear_line(
     ended = await podium(*words)
     assert ended.code == code
     assert says in ended.err + ended.out
+
+
+@pytest.mark.parametrize("group", [(), ("user",)])
+async def test_the_help_says_every_command_in_a_whole_line(
+    podium: Podium, group: tuple[str, ...]
+) -> None:
+    ended = await podium(*group, "--help")
+    commands = ended.out.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
+    assert len(commands) >= 5
+    assert [line for line in commands if not re.fullmatch(r"  \w+ +[A-Z].*[^.]\.", line)] == []
 
 
 async def test_bad_settings_name_every_problem_and_its_place(podium: Podium) -> None:

@@ -104,6 +104,23 @@ def test_a_finding_is_said_again_only_in_other_words() -> None:
     assert [line.split()[2] for line in out.getvalue().splitlines()] == ["warning:", "critical:"]
 
 
+def test_a_tool_call_is_one_line_when_it_has_ended() -> None:
+    out = io.StringIO()
+    call = next(it for it in frames() if isinstance(it, FlowRunStepTool))
+    search = msgspec.structs.replace(call, summary=f"grep_search {'a|' * 200}")
+    read = msgspec.structs.replace(call, call_id="2", summary="read_file a.py")
+    with PlainLines(Console(file=out, width=200)) as watcher:
+        for frame in (search, read):
+            watcher.show(msgspec.structs.replace(frame, status=ToolStatus.RUNNING))
+        watcher.show(search)
+        watcher.show(msgspec.structs.replace(read, status=ToolStatus.DENIED))
+    first, second = (line.partition(f"{STEP}: ")[2] for line in out.getvalue().splitlines())
+    assert first.startswith("grep_search a|a|")
+    assert first.endswith("…")
+    assert len(first) == 72
+    assert second == "read_file a.py [denied]"
+
+
 def test_a_reason_that_repeats_the_status_is_not_said() -> None:
     out = io.StringIO()
     of: dict[str, Any] = {"run_id": RunId("r"), "step_id": STEP, "attempt": 1}
