@@ -5,7 +5,7 @@ import { showConnection } from "./connection.js";
 import { byId, clock, element } from "./dom.js";
 import { MARKS, readOnly } from "./receipt.js";
 import { drawReport } from "./report.js";
-import { begin, showUser } from "./signing.js";
+import { begin, runOfAddress, showUser } from "./signing.js";
 
 const TERMINAL = new Set(["completed", "partial", "failed", "cancelled"]);
 const KEEP_CHARACTERS = 20_000; // of each agent's text; the log has all of it
@@ -14,6 +14,7 @@ const podium = new PodiumClient();
 const rows = new Map(); // of the run list, by run
 let shown = null; // the run on the page
 let flows = [];
+let stale = false; // whether the server has sent this page away: what it shows is what it last heard
 
 async function api(path, options) {
   const response = await fetch(path, options);
@@ -33,7 +34,11 @@ async function open() {
   byId("app").hidden = false;
   describe();
   podium.connect();
-  const wanted = new URLSearchParams(location.hash.slice(1)).get("run");
+  showWanted();
+}
+
+function showWanted() {
+  const wanted = runOfAddress();
   if (wanted && wanted !== shown?.id) show(wanted);
 }
 
@@ -92,10 +97,7 @@ function listRuns() {
   }));
 }
 
-window.addEventListener("hashchange", () => {
-  const wanted = new URLSearchParams(location.hash.slice(1)).get("run");
-  if (wanted && wanted !== shown?.id) show(wanted);
-});
+window.addEventListener("hashchange", showWanted);
 
 // --- one run ------------------------------------------------------------------------------------
 
@@ -142,17 +144,29 @@ function drawSnapshot(run) {
 }
 
 function setStatus(status, reason, totals) {
-  shown.status = status;
-  const words = status === "cancelling" ? "stopping" : status;
-  const parts = [words, reason?.replaceAll("_", " ")];
-  if (totals) parts.push(`${totals.seconds.toFixed(1)} s`, `${totals.usage.input_tokens ?? 0} + ${totals.usage.output_tokens ?? 0} tokens`);
-  byId("run-facts").textContent = parts.filter(Boolean).join(" · ");
-  byId("run-facts").className = `status ${status}`;
-  const live = !TERMINAL.has(status);
-  byId("cancel").hidden = !live;
-  byId("finish").hidden = !live;
+  Object.assign(shown, { status, reason, totals });
+  drawStatus();
   countFindings();
 }
+
+// What is not heard any more may have gone on, and takes no command from here.
+function drawStatus() {
+  if (!shown) return;
+  const { status, reason, totals } = shown;
+  const live = !TERMINAL.has(status);
+  const words = status === "cancelling" ? "stopping" : status;
+  const parts = [live && stale ? "not followed any more" : words, reason === status ? "" : reason?.replaceAll("_", " ")];
+  if (totals) parts.push(`${totals.seconds.toFixed(1)} s`, `${totals.usage.input_tokens ?? 0} + ${totals.usage.output_tokens ?? 0} tokens`);
+  byId("run-facts").textContent = parts.filter(Boolean).join(" · ");
+  byId("run-facts").className = live && stale ? "status cancelled" : `status ${status}`;
+  byId("cancel").hidden = byId("finish").hidden = !live || stale;
+}
+
+podium.addEventListener("state", ({ detail }) => {
+  stale = detail.state === "refused";
+  byId("app").classList.toggle("stale", stale);
+  drawStatus();
+});
 
 function drawPlan(plan) {
   const own = new Map(plan.steps.filter((step) => step.endpoint).map((step) => [step.role, step.endpoint]));
