@@ -7,18 +7,25 @@ const REFUSED = {
   4403: "not allowed from this address: add it to allowed_origins in the server's settings, then reload",
   1009: RELOAD,
 };
+const NO_MEMBER = "You are no longer a member of a project; reload";
 
 export function showConnection(podium) {
   let ticking = 0;
+  let before = null;
   podium.addEventListener("state", ({ detail }) => {
     clearInterval(ticking);
     const waits = detail.state === "reconnecting";
-    byId("retry").hidden = !waits && detail.state !== "refused";
+    // Who may not come from here is refused before the socket opens: an open one ends with a membership.
+    const lost = detail.state === "refused" && detail.code === 4403 && before === "live";
+    before = detail.state;
+    byId("retry").hidden = lost || (!waits && detail.state !== "refused");
+    byId("reload").hidden = !lost;
     byId("countdown").hidden = !waits;
-    byId("connection").textContent = words(detail);
+    byId("connection").textContent = lost ? NO_MEMBER : words(detail);
     if (waits) ticking = countDown(detail.retry_in_ms);
   });
   byId("retry").addEventListener("click", () => podium.connect());
+  byId("reload").addEventListener("click", () => location.reload());
   // The network is back: why wait.
   window.addEventListener("online", () => {
     if (podium.state === "reconnecting") podium.connect();

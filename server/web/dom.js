@@ -8,4 +8,6 @@ export function element(name, properties = {}, ...children) {
 
 export const byId = (id) => document.getElementById(id);
 
-export const clock = (at) => new Date(at).toLocaleTimeString();
+export const when = (at) => new Date(at).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+
+export const count = (number, thing) => `${number} ${thing}${number === 1 ? "" : "s"}`;

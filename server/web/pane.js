@@ -2,18 +2,21 @@
 
 import { PodiumClient } from "./client.js";
 import { showConnection } from "./connection.js";
-import { byId, clock, element } from "./dom.js";
+import { byId, count, element, when } from "./dom.js";
 import { MARKS, readOnly } from "./receipt.js";
 import { drawReport } from "./report.js";
-import { begin, showUser } from "./signing.js";
+import { begin, runOfAddress, showUser } from "./signing.js";
 
 const TERMINAL = new Set(["completed", "partial", "failed", "cancelled"]);
 const KEEP_CHARACTERS = 20_000; // of each agent's text; the log has all of it
 const KEEP_RUNS = 200; // of the list
+const NO_RUN = new Set(["not_found", "bad_message", "bad_arguments"]); // no such run, or no id of any
 const podium = new PodiumClient();
 const rows = new Map(); // of the run list, by run
 let shown = null; // the run on the page
 let flows = [];
+let projects = new Map(); // their names, by id
+let stale = false; // whether the server has sent this page away: what it shows is what it last heard
 
 async function api(path, options) {
   const response = await fetch(path, options);
@@ -25,16 +28,25 @@ async function api(path, options) {
 // --- whoever is signed in -----------------------------------------------------------------------
 
 async function open() {
-  const [session, { projects }, catalogue] = await Promise.all(["api/session", "api/projects", "api/flows"].map((path) => api(path)));
+  const [session, { projects: mine }, catalogue] = await Promise.all(["api/session", "api/projects", "api/flows"].map((path) => api(path)));
   showUser(session);
   flows = catalogue.flows;
-  byId("project").replaceChildren(...projects.map(({ id, name, path }) => element("option", { value: id, textContent: name, title: path })));
+  projects = new Map(mine.map(({ id, name }) => [id, name]));
+  byId("launch").hidden = !mine.length;
+  byId("no-project").hidden = mine.length > 0;
+  if (session.kind === "operator") byId("no-project").textContent = "No project yet: start podium with the folder of one.";
+  byId("project").replaceChildren(...mine.map(({ id, name, path }) => element("option", { value: id, textContent: name, title: path })));
   byId("flows").replaceChildren(...flows.flatMap(({ name, summary }) => ["small", "medium", "large"].map((band) => element("option", { value: `/${name} ${band}`, label: summary }))));
   byId("app").hidden = false;
   describe();
   podium.connect();
-  const wanted = new URLSearchParams(location.hash.slice(1)).get("run");
-  if (wanted && wanted !== shown?.id) show(wanted);
+  showWanted();
+}
+
+function showWanted() {
+  const wanted = runOfAddress();
+  if (!wanted) hide();
+  else if (wanted !== shown?.id) show(wanted);
 }
 
 // --- launching and the run list -----------------------------------------------------------------
@@ -83,19 +95,27 @@ function listRuns() {
   for (const { id } of runs.splice(KEEP_RUNS)) rows.delete(id);
   due = false;
   byId("runs").replaceChildren(...runs.map((run) => {
+    const said = run.report?.headline ?? run.error;
     const link = element("a", { href: `#run=${run.id}` },
-      element("span", { className: `status ${run.status}`, textContent: run.status }),
-      ` /${run.flow_name} ${run.band} `,
-      element("time", { textContent: clock(run.created_at), dateTime: run.created_at }));
+      element("span", { className: "command", textContent: commandOf(run), title: commandOf(run) }),
+      element("span", { className: "facts" },
+        element("span", { className: `status ${run.status}`, textContent: run.status }),
+        ` · ${projects.get(run.project_id) ?? "another project"} · `,
+        element("time", { textContent: when(run.created_at), dateTime: run.created_at })),
+      said ? element("span", { className: "headline", textContent: said, title: said }) : null);
     if (run.id === shown?.id) link.setAttribute("aria-current", "true");
     return element("li", {}, link);
   }));
 }
 
-window.addEventListener("hashchange", () => {
-  const wanted = new URLSearchParams(location.hash.slice(1)).get("run");
-  if (wanted && wanted !== shown?.id) show(wanted);
-});
+// As it was typed; of a run that was launched by fields, as far as a line can say it.
+function commandOf({ flow_name: flow, band, input: { question, paths } }) {
+  const text = typeof question === "string" ? question : "";
+  if (text.startsWith("/")) return text;
+  return [`/${flow}`, band, ...(Array.isArray(paths) ? paths : []), text].filter(Boolean).join(" ");
+}
+
+window.addEventListener("hashchange", showWanted);
 
 // --- one run ------------------------------------------------------------------------------------
 
@@ -104,6 +124,8 @@ function show(runId) {
   shown = { id: runId, status: "queued", steps: new Map(), findings: new Map() };
   location.hash = `run=${runId}`;
   byId("run").hidden = false;
+  byId("no-run").hidden = true;
+  byId("plan").hidden = true;
   byId("report").hidden = true;
   byId("demo").hidden = true;
   byId("agents").replaceChildren();
@@ -115,8 +137,21 @@ function show(runId) {
     onFrame: (frame) => HANDLERS[frame.type]?.(frame),
     onTruncate: () => show(runId), // what was drawn of it cannot be taken back alone
     onReset: ({ snapshot }) => drawSnapshot(snapshot),
-    onError: tell,
+    onError: (error) => (NO_RUN.has(error.code) ? showNoRun() : tell(error)),
   });
+}
+
+function hide() {
+  if (shown) podium.unfollow(shown.id);
+  shown = null;
+  byId("run").hidden = true;
+  byId("no-run").hidden = true;
+  listRuns();
+}
+
+function showNoRun() {
+  hide();
+  byId("no-run").hidden = false;
 }
 
 const HANDLERS = {
@@ -136,29 +171,41 @@ const HANDLERS = {
 function drawSnapshot(run) {
   byId("agents").replaceChildren(element("p", { className: "notice", textContent: "What its agents said has expired; the report stays." }));
   shown.steps.clear();
-  byId("run-title").textContent = run.input.question ?? `/${run.flow_name} ${run.band}`;
+  byId("run-title").textContent = commandOf(run);
   setStatus(run.status);
   loadReport(run.report);
 }
 
 function setStatus(status, reason, totals) {
-  shown.status = status;
-  const words = status === "cancelling" ? "stopping" : status;
-  const parts = [words, reason?.replaceAll("_", " ")];
-  if (totals) parts.push(`${totals.seconds.toFixed(1)} s`, `${totals.usage.input_tokens ?? 0} + ${totals.usage.output_tokens ?? 0} tokens`);
-  byId("run-facts").textContent = parts.filter(Boolean).join(" · ");
-  byId("run-facts").className = `status ${status}`;
-  const live = !TERMINAL.has(status);
-  byId("cancel").hidden = !live;
-  byId("finish").hidden = !live;
+  Object.assign(shown, { status, reason, totals });
+  drawStatus();
   countFindings();
 }
+
+// What is not heard any more may have gone on, and takes no command from here.
+function drawStatus() {
+  if (!shown) return;
+  const { status, reason, totals } = shown;
+  const live = !TERMINAL.has(status);
+  const words = status === "cancelling" ? "stopping" : status;
+  const parts = [live && stale ? "not followed any more" : words, reason === status ? "" : reason?.replaceAll("_", " ")];
+  if (totals) parts.push(`${totals.seconds.toFixed(1)} s`, `${totals.usage.input_tokens ?? 0} + ${totals.usage.output_tokens ?? 0} tokens`);
+  byId("run-facts").textContent = parts.filter(Boolean).join(" · ");
+  byId("run-facts").className = live && stale ? "status cancelled" : `status ${status}`;
+  byId("cancel").hidden = byId("finish").hidden = !live || stale;
+}
+
+podium.addEventListener("state", ({ detail }) => {
+  stale = detail.state === "refused";
+  byId("app").classList.toggle("stale", stale);
+  drawStatus();
+});
 
 function drawPlan(plan) {
   const own = new Map(plan.steps.filter((step) => step.endpoint).map((step) => [step.role, step.endpoint]));
   byId("demo").hidden = ![plan.endpoint, ...own.values()].some(({ demo }) => demo);
   const facts = [
-    `Scope: ${plan.scope.description} (${plan.scope.files.length} of ${plan.scope.total_files} files)`,
+    `Scope: ${plan.scope.description} (${plan.scope.files.length} of ${count(plan.scope.total_files, "file")})`,
     `Band: ${plan.band.name}, ${plan.band.reason}`,
     `Model: ${plan.endpoint.model} at ${plan.endpoint.host}`,
     ...[...own].map(([role, { model, host }]) => `Model of ${role}: ${model} at ${host}`),
@@ -168,7 +215,8 @@ function drawPlan(plan) {
     ...Object.entries(plan.tree.left_out ?? {}).map(([reason, count]) => `Not sent: ${count} ${reason.replaceAll("_", " ")}`),
     ...(plan.warnings ?? []),
   ];
-  byId("plan").querySelector("summary").textContent = `Plan: ${plan.roster.length} roles, ${plan.scope.files.length} files`;
+  byId("plan").querySelector("summary").textContent = `Plan: ${count(plan.roster.length, "role")}, ${count(plan.scope.files.length, "file")}`;
+  byId("plan").hidden = false;
   byId("plan").querySelector("ul").replaceChildren(...facts.map((fact) => element("li", { textContent: fact })));
   for (const step of plan.steps.filter(({ kind }) => kind === "agent")) addStep(step);
 }
@@ -186,14 +234,19 @@ function addStep(step) {
     element("h4", {}, element("span", { textContent: step.title }), " ", element("code", { textContent: step.id })),
     element("p", {}, status, " ", badge, " ", stop), output);
   byId("agents").append(card);
-  shown.steps.set(step.id, { status, badge, output, stop, tools: new Map(), attempt: 0, text: null });
+  shown.steps.set(step.id, { card, status, badge, output, stop, tools: new Map(), attempt: 0, text: null });
 }
 
 function setStep(frame) {
   const step = shown.steps.get(frame.step_id);
   if (!step) return;
   const attempt = frame.attempt > 1 ? `attempt ${frame.attempt}` : "";
-  step.status.textContent = [frame.status, attempt, frame.message ?? frame.reason?.replaceAll("_", " ")].filter(Boolean).join(" · ");
+  const reason = frame.message ?? (frame.reason === frame.status ? "" : frame.reason?.replaceAll("_", " "));
+  step.status.textContent = [frame.status, attempt, reason].filter(Boolean).join(" · ");
+  // Whoever never ran has nothing to show but why.
+  const idle = ["skipped", "cancelled"].includes(frame.status) && !step.output.hasChildNodes();
+  step.card.classList.toggle("idle", idle);
+  step.output.hidden = idle;
   step.status.className = `status ${frame.status}`;
   if (frame.reason === "read_only_unproven") setBadge(step, { verdict: "violated", why: [frame.message ?? "read-only could not be proven"] });
   step.stop.hidden = frame.status !== "running" && frame.status !== "queued";
@@ -273,7 +326,7 @@ function addFinding(finding) {
 
 function countFindings() {
   const { size } = shown.findings;
-  const words = [`${size} ${size === 1 ? "finding" : "findings"}`, TERMINAL.has(shown.status) ? "" : "so far"];
+  const words = [count(size, "finding"), TERMINAL.has(shown.status) ? "" : "so far"];
   byId("agents-title").textContent = size ? `Agents · ${words.join(" ").trim()}` : "Agents";
 }
 
@@ -281,7 +334,7 @@ async function loadReport(frame) {
   if (!frame) return;
   const runId = shown.id;
   const report = await api(`api/runs/${runId}/report.json`).catch(() => null);
-  if (!report || shown.id !== runId) return;
+  if (!report || shown?.id !== runId) return;
   const links = ["md", "json"].map((format) => element("a", { href: `api/runs/${runId}/report.${format}`, textContent: `report.${format}`, download: `${runId}.${format}` }));
   byId("report").replaceChildren(...drawReport(report, links));
   byId("report").hidden = false;

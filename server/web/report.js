@@ -13,9 +13,11 @@ export function drawReport(report, links) {
     element("p", { className: "facts" }, citations(report.citations), ...links.flatMap((link) => [" · ", link])),
   ].filter(Boolean);
   const proof = drawReadOnly(report.meta?.read_only);
+  const told = new Set(report.sections.flatMap(({ findings: ids }) => ids ?? []));
   const violated = report.meta?.read_only?.verdict === "violated";
   if (violated) nodes.push(...proof);
   for (const section of report.sections) nodes.push(...drawSection(section, findings));
+  nodes.push(...drawUntold(report.findings.filter(({ id }) => !told.has(id))));
   if (!violated) nodes.push(...proof);
   return nodes;
 }
@@ -44,18 +46,33 @@ function drawSection(section, findings) {
   return body.length ? [element("h4", { textContent: section.title }), ...body] : [];
 }
 
+// The headline counts what no section shows: that is named, too, as in report.md.
+function drawUntold(findings) {
+  if (!findings.length) return [];
+  return [element("details", { id: "untold" },
+    element("summary", { textContent: `Not shown (${findings.length})` }),
+    ...findings.map(drawFinding))];
+}
+
 function drawFinding(finding) {
   const head = element("summary", {},
     element("code", { textContent: finding.id }), " ",
     element("span", { className: `severity ${finding.severity}`, textContent: finding.severity }), " ",
-    finding.title);
-  const notes = (finding.notes ?? []).map((note) => element("li", { textContent: note }));
+    finding.title, " ", fate(finding));
+  const reason = finding.verdict ? [`validator: ${finding.verdict.kind}: ${finding.verdict.reason}`] : [];
+  const notes = [...(finding.notes ?? []), ...reason].map((note) => element("li", { textContent: note }));
   return element("details", { className: "finding" }, head,
     element("p", { textContent: finding.claim }),
     element("p", { textContent: `Impact: ${finding.impact}` }),
     finding.fix ? element("p", { textContent: `Fix: ${finding.fix}` }) : null,
     ...finding.citations.map(drawCitation),
     notes.length ? element("ul", { className: "notes" }, ...notes) : null);
+}
+
+// What became of one that does not stand for itself.
+function fate({ state, merged_into: into }) {
+  if (!["merged", "refuted", "unverified"].includes(state)) return null;
+  return element("span", { className: "facts", textContent: into ? `(${state} into ${into})` : `(${state})` });
 }
 
 function drawCitation(citation) {

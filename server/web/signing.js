@@ -15,7 +15,6 @@ export async function begin(podium, { open, tell }) {
   history.replaceState(null, "");
   const token = tokenOfLink();
   byId("sign-in").addEventListener("submit", (event) => byForm(event, open));
-  byId("token").addEventListener("input", (event) => event.target.setCustomValidity(""));
   byId("sign-out").addEventListener("click", () => signOut(podium, tell));
   // A link with a token that is opened where this page is open already changes no more than the fragment.
   window.addEventListener("hashchange", () => { if (fragment().has("token")) location.reload(); });
@@ -24,11 +23,12 @@ export async function begin(podium, { open, tell }) {
     if (detail.state === "live" && podium.hello.user_id !== user) leave("somebody else has signed in: sign in again");
   });
   if (why && !token) return ask(why);
-  if (token) await signIn(token);
+  const problem = token ? await signIn(token) : null;
   try {
     await open();
+    if (problem) tell({ message: `That link signs nobody in: ${problem}` }); // the cookie did
   } catch {
-    ask("sign in");
+    ask("sign in", problem);
   }
 }
 
@@ -43,6 +43,9 @@ export function showUser({ user_id, kind, way }) {
 
 const fragment = () => new URLSearchParams(location.hash.slice(1));
 
+/** The part of the address that names a run, where one is signed in to look at it. */
+export const runOfAddress = () => (byId("app").hidden ? null : fragment().get("run"));
+
 // Out of the address bar, and out of the history.
 function tokenOfLink() {
   const rest = fragment();
@@ -52,30 +55,38 @@ function tokenOfLink() {
   return token;
 }
 
+// What is wrong, in the server's words; null when it is the right token.
 async function signIn(token) {
   const response = await fetch("api/session", {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify({ token }),
-  });
-  return response.ok;
+    signal: AbortSignal.timeout(ANSWER_MS),
+  }).catch(() => null);
+  if (!response) return "the server does not answer — try again";
+  if (response.ok) return null;
+  const { message = `HTTP ${response.status}`, hint } = await response.json().catch(() => ({}));
+  const seconds = response.headers.get("Retry-After");
+  return [message, hint, seconds && `in ${seconds} s`].filter(Boolean).join(" — ");
 }
 
 async function byForm(event, open) {
   event.preventDefault();
   const field = byId("token");
-  if (await signIn(field.value)) {
-    field.value = "";
-    byId("sign-in").hidden = true;
-    await open();
-  } else {
-    field.setCustomValidity("not the right token");
-    field.reportValidity();
-  }
+  const button = byId("sign-in").querySelector("button");
+  if (button.disabled) return;
+  button.disabled = true;
+  const problem = await signIn(field.value);
+  button.disabled = false;
+  if (problem) return ask("sign in", problem);
+  field.value = "";
+  byId("sign-in").hidden = true;
+  await open().catch((error) => ask("sign in", error.message));
 }
 
-function ask(why) {
+function ask(why, problem) {
   byId("sign-in").hidden = false;
+  byId("sign-in-problem").textContent = problem ?? "";
   byId("connection").textContent = why;
   byId("token").focus();
 }
@@ -86,16 +97,17 @@ async function signOut(podium, tell) {
   button.disabled = true;
   podium.close(); // the server closes it too, and would be asked why
   const answer = await fetch("api/session", { method: "DELETE", signal: AbortSignal.timeout(ANSWER_MS) }).catch(() => null);
-  if (answer?.ok) return leave("signed out", location.pathname);
+  if (answer?.ok) return leave("signed out");
   button.disabled = false;
   podium.connect();
   const cause = answer ? `HTTP ${answer.status}` : "the server does not answer";
   tell({ message: `You are still signed in: ${cause}`, hint: HINTS[answer?.status] ?? "try again" });
 }
 
-// Begin anew, without trying the cookie: what was drawn, kept and followed goes with the document.
-function leave(why, place = location.href) {
+// Begin anew, without trying the cookie: what was drawn, kept and followed goes with the document, and
+// the run with the address.
+function leave(why) {
   document.body.hidden = true;
-  history.replaceState({ why }, "", place);
+  history.replaceState({ why }, "", location.pathname);
   location.reload();
 }

@@ -12,6 +12,7 @@ import pytest
 from playwright.async_api import Page, WebSocketRoute, expect
 
 from tests.browser.chromium import page
+from tests.fakes.agent import FakeAgent
 from tests.server.harness import TOKEN, House, house
 from tests.server.people import admit, shared_house
 
@@ -195,8 +196,41 @@ async def test_who_is_sent_away_is_told_why(tmp_path: Path) -> None:
     between = Between()
     async with opened(tmp_path, between) as (_, view):
         await expect(view.locator("#connection")).to_have_text("live")
+        between.changed = lambda frame: None if frame["type"] == "flow_run_hello" else frame
+        between.comes.clear()
+        await between.close(1012)
+        await between.comes.wait()
         await between.close(4403)
         await expect(view.locator("#connection")).to_contain_text("allowed_origins")
+        await expect(view.locator("#reload")).to_be_hidden()
+
+
+async def test_who_loses_a_project_is_told_so(tmp_path: Path) -> None:
+    """The run that was shown may go on: nothing here says that it does, and nothing can stop it."""
+    agent = FakeAgent()
+    agent.hold()
+    async with shared_house(tmp_path, agent=agent) as home, page() as view:
+        ann = await admit(home, "ann", home.project_id)
+        await view.goto(f"{home.url}/#token={ann.token}")
+        await view.fill("#command", "/code-review small src")
+        await view.click("#go")
+        buttons = view.locator("#cancel, #finish, #agents button")
+        await expect(view.locator("#run-facts")).to_have_text("running")
+        await expect(view.locator("#cancel")).to_be_visible()
+        await expect(view.get_by_role("button", name="Stop").first).to_be_visible()
+        await home.http.post("/api/users/ann/projects", json={"remove": [home.project_id]})
+        await expect(view.locator("#connection")).to_have_text(
+            "You are no longer a member of a project; reload"
+        )
+        await expect(view.locator("#run-facts")).to_have_text("not followed any more")
+        for button in await buttons.all():
+            await expect(button).to_be_hidden()
+        await expect(view.locator("#retry")).to_be_hidden()
+        agent.release()
+        await view.click("#reload")
+        await expect(view.locator("#connection")).to_have_text("live")
+        await expect(view.locator("#project option")).to_have_count(0)
+        await expect(view.locator("#runs li")).to_have_count(0)
 
 
 TICKETED = """async (given) => {

@@ -768,7 +768,7 @@ CONNECTIONS = [
         live=False,
     ),
     Scenario(
-        # Its socket is a stranger's: nothing but its own hello has the server speak.
+        # Its socket is let in as a stranger's: nothing but its own hello has the server speak.
         "who has no ticket and is not signed in is told at once",
         (
             Accept(),
