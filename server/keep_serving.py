@@ -17,10 +17,13 @@ LOOK_SECONDS = 0.5
 
 
 def where_to_watch(place: ServerFile, run_id: RunId, *, lasting: bool) -> str:
-    """The page, unless it ends with this command: a link that is dead when it is opened helps
-    nobody."""
+    """The page. One that ends with this command is for a person who is there: in a log its link
+    would be dead."""
+    page = page_address(place, run_id)
     if lasting:
-        return f"watch it at {page_address(place, run_id)}"
+        return f"watch it at {page}"
+    if sys.stderr.isatty():
+        return f"watch it while it runs at {page} (--keep-serving: longer)"
     return "add --keep-serving to look at it in a browser, too"
 
 
