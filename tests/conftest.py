@@ -1,9 +1,13 @@
 """What every test gets: no blocking call in the loop, no skip where skips are forbidden."""
 
+import asyncio
 import os
 from collections.abc import Iterator
+from types import SimpleNamespace
+from unittest.mock import patch
 
 import pytest
+import uvicorn.server
 from blockbuster import BlockBuster, blockbuster_ctx
 from hypothesis import HealthCheck, settings
 
@@ -25,6 +29,20 @@ settings.load_profile("podium")
 def plain_logs() -> None:
     """The product's own logs; structlog's default reads source files to show a traceback."""
     logs.configure(level="warning", as_json=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_uvicorn() -> Iterator[None]:
+    """uvicorn looks ten times a second whether it is to end, and whether it has: for which each of
+    a thousand servers in these processes would be waited for."""
+
+    async def sleep(seconds: float) -> None:
+        await asyncio.sleep(min(seconds, 0.005))
+
+    with patch.object(
+        uvicorn.server, "asyncio", SimpleNamespace(**vars(asyncio) | {"sleep": sleep})
+    ):
+        yield
 
 
 @pytest.fixture(autouse=True)
