@@ -86,6 +86,7 @@ class House:
             additional_headers=given,
             subprotocols=["podium.v1"],  # type: ignore[list-item]
             proxy=None,
+            max_queue=None,  # else who leaves before having read all waits 10 s for the close
         ) as opened_socket:
             yield Socket(opened_socket, self.frames)
 
