@@ -40,6 +40,9 @@ NAMES = ("python3.13", "python3.12", "python3.11", "python3.14", "python3")
 MIN_NODE = 22
 QWEN = "@qwen-code/qwen-code"
 EXACT = re.compile(r"\d+\.\d+\.\d+")
+ALL_TESTS = ("--cov", "--cov-report=term", "-n", "2", "--dist", "worksteal")
+"""Two at a time: many a test waits for a process or a clock, and more of them would be in each
+other's way. A few that are named run one by one, and print what they print."""
 CONTRACT = ("-m", "real_agent", "tests/contract", "--ignore=tests/contract/test_bump_qwen.py")
 """The measurement compares with the pinned version by itself, and prints more."""
 DEBIAN = {
@@ -126,8 +129,7 @@ def test(arguments: Sequence[str]) -> None:
     install([])
     if os.environ.get("CI"):
         require_debian_packages()
-    coverage = [] if arguments else ["--cov", "--cov-report=term"]
-    run(str(PYTHON), "-m", "pytest", *coverage, *arguments)
+    run(str(PYTHON), "-m", "pytest", *(arguments or ALL_TESTS))
 
 
 def soak(arguments: Sequence[str]) -> None:
