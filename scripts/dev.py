@@ -33,6 +33,9 @@ CHECKS = ROOT / "scripts" / "checks.py"
 SHOWN = ("server/agents/copies/cache.py", "server/agents/copies/repository.py")
 """What `run` reviews: the demo model reads three files at most, and here it finds something."""
 EXACT = re.compile(r"\d+\.\d+\.\d+")
+ALL_TESTS = ("--cov", "--cov-report=term", "-n", "2", "--dist", "worksteal")
+"""Two at a time: many a test waits for a process or a clock, and more of them would be in each
+other's way. A few that are named run one by one, and print what they print."""
 CONTRACT = ("-m", "real_agent", "tests/contract", "--ignore=tests/contract/test_bump_qwen.py")
 """The measurement compares with the pinned version by itself, and prints more."""
 EPILOG = """\
@@ -74,8 +77,7 @@ def test(arguments: Sequence[str]) -> None:
     install([])
     if os.environ.get("CI"):
         require_debian_packages()
-    coverage = [] if arguments else ["--cov", "--cov-report=term"]
-    run(str(PYTHON), "-m", "pytest", *coverage, *arguments)
+    run(str(PYTHON), "-m", "pytest", *(arguments or ALL_TESTS))
 
 
 def soak(arguments: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ import msgspec
 from server.local import ServerFile, running_server
 from server.stores.sqlite import FILE
 from tests.chaos.app import PUBLISH, Pace, State, Told
-from tests.server.harness import TOKEN, repository
+from tests.server.harness import TOKEN, plain_http, repository
 
 READY_SECONDS = 120.0
 MEASURED = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
@@ -138,7 +138,7 @@ class Served:
 
     def http(self) -> httpx.AsyncClient:
         headers = {"Authorization": f"Bearer {TOKEN}"}
-        return httpx.AsyncClient(base_url=self.url, headers=headers, trust_env=False, timeout=60)
+        return plain_http(base_url=self.url, headers=headers, timeout=60)
 
     async def launch(self, question: str = PUBLISH) -> str:
         """A run whose publisher publishes; with another question, one that ends at once."""

@@ -25,6 +25,7 @@ STUCK = 256 * 1024
 """Bytes that wait in the kernel for a peer that does not read."""
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(400)
 async def test_a_stop_is_told_and_loses_nothing(tmp_path: Path) -> None:
     # Those who stall are there until the stop, however long this takes.

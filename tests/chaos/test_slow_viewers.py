@@ -36,6 +36,7 @@ class Seen(NamedTuple):
     """Of what was published: what each healthy viewer got."""
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(400)
 async def test_stalled_viewers_are_freed_and_slow_nobody(tmp_path: Path) -> None:
     async with served(tmp_path, pace=LOG) as server, AsyncExitStack() as peers:

@@ -212,7 +212,7 @@ async def test_a_refused_key_has_its_reason(tmp_path: Path) -> None:
 
 
 async def test_a_long_answer_arrives_whole(tmp_path: Path) -> None:
-    words = " ".join(str(number) for number in range(60_000))
+    words = " ".join(str(number) for number in range(20_000))
     async with bench(tmp_path, fixed(Turn(words))) as (here, _):
         result = await here.run(answer_tokens=100_000)
     text = "".join(

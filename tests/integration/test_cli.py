@@ -349,7 +349,7 @@ async def _said(stream: asyncio.StreamReader, words: bytes) -> bytes:
         (("serve", "--host", "0.0.0.0"), 2, "public_url"),
         (("serve", "--host", "0.0.0.0", "--containment", "off"), 2, "`off` is not allowed"),
         (("run", "/code-review", "--containment", "none"), 2, "required"),
-        (("serve", "--project", "missing"), 2, "does not exist"),
+        (("serve", "--port", "0", "--project", "missing"), 2, "does not exist"),
         (("watch", "x"), 1, "podium serve"),
         (("doctor",), 4, "podium setup"),
         (("nope",), 2, "No such command"),

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 from typing import Annotated, Any, get_args
 
 import msgspec
@@ -21,6 +22,7 @@ FRAMES = [json.loads(line) for line in stored_lines("frames.jsonl")]
 MESSAGES = [json.loads(line) for line in stored_lines("commands.jsonl")]
 
 
+@cache
 def validator(name: str | None = None) -> Draft202012Validator:
     document = wire_schema()
     if name is not None:

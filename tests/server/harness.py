@@ -34,6 +34,12 @@ def repository(folder: Path) -> Path:
     return folder
 
 
+def plain_http(**options: Any) -> httpx.AsyncClient:
+    """A client of a server of ours. There is no TLS; the certificates of the world, which each
+    client reads anew, would take longer than most tests."""
+    return httpx.AsyncClient(trust_env=False, verify=False, **options)
+
+
 class House:
     """The server, a REST client that is signed in, and sockets."""
 
@@ -80,6 +86,7 @@ class House:
             additional_headers=given,
             subprotocols=["podium.v1"],  # type: ignore[list-item]
             proxy=None,
+            max_queue=None,  # else who leaves before having read all waits 10 s for the close
         ) as opened_socket:
             yield Socket(opened_socket, self.frames)
 
@@ -174,7 +181,7 @@ async def house(
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             headers = {"Authorization": f"Bearer {TOKEN}"}
-            async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False) as http:
+            async with plain_http(base_url=url, headers=headers) as http:
                 watched.contract = rest_contract((await http.get("/openapi.json")).content)
                 frames = socket_contract((await http.get("/asyncapi.json")).content)
                 home = House(podium, fake, url, http, server, watched, frames)

@@ -15,6 +15,7 @@ from server.agents.relay.passes import Notice, Pass
 from server.agents.relay.rules import Admission
 from server.agents.relay.server import Relay
 from server.ports import AgentFailure, AttemptRef, ModelEndpoint
+from tests.server.harness import plain_http
 
 KEY = "sk-the-key-that-nobody-sees"
 MODEL = "podium-demo"
@@ -144,7 +145,7 @@ async def relaying(place: Path, url: str, **changes: Any) -> AsyncIterator[Bench
     clock = HandClock()
     async with (
         Relay(place / "relay", clock=clock, chance=lambda: 0.0) as relay,
-        httpx.AsyncClient(base_url=relay.url, trust_env=False, timeout=WAIT_SECONDS) as http,
+        plain_http(base_url=relay.url, timeout=WAIT_SECONDS) as http,
     ):
         notices: list[Notice] = []
         bench = Bench(relay, relay.admit(admission(url, **changes), notices.append), clock, http)

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from structlog.testing import capture_logs
 
@@ -20,7 +19,7 @@ from server.user_desk import Desk, LocalDesk, RemoteDesk, open_desk
 from server.users import audit
 from server.users.audit import FILE, KEPT, MAX_REFUSED, MAX_WAITING, OK, Audit, Deed, Entry
 from server.world import SystemClock
-from tests.server.harness import TOKEN, House
+from tests.server.harness import TOKEN, House, plain_http
 from tests.server.people import admit, shared_house, socket_of
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
@@ -47,7 +46,7 @@ def facts(lines: list[dict[str, Any]], *names: str) -> list[tuple[Any, ...]]:
 async def test_who_did_what_with_which_outcome(home: House, tmp_path: Path) -> None:
     ann = await admit(home, "ann", tmp_path / "project")
     async with (
-        httpx.AsyncClient(base_url=home.url, headers=ann.bearer, trust_env=False) as http,
+        plain_http(base_url=home.url, headers=ann.bearer) as http,
         socket_of(home, ann) as wire,
     ):
         body = home.body(input={"question": QUESTION, "paths": ["src"]})
@@ -91,7 +90,7 @@ async def test_who_did_what_with_which_outcome(home: House, tmp_path: Path) -> N
 async def test_strangers_are_written_down_and_their_tokens_are_not(
     home: House, tmp_path: Path
 ) -> None:
-    async with httpx.AsyncClient(base_url=home.url, trust_env=False) as stranger:
+    async with plain_http(base_url=home.url) as stranger:
         for token in ("first-wrong-one", "second-wrong-one"):
             await stranger.get("/api/runs", headers={"Authorization": f"Bearer {token}"})
             await stranger.post("/api/session", json={"token": token})

@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-import httpx
 import pytest
 
 from server.agents.relay.body import pieces_of
 from tests.fakes.raw_endpoint import STREAM, chunk, raw_serving
+from tests.server.harness import plain_http
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -37,7 +37,7 @@ async def turns_of_others(pieces: AsyncIterator[bytes]) -> int:
 
 
 async def test_the_loop_gets_its_turn_between_two_pieces() -> None:
-    async with raw_serving(crumbs) as endpoint, httpx.AsyncClient(trust_env=False) as http:
+    async with raw_serving(crumbs) as endpoint, plain_http() as http:
         async with http.stream("POST", endpoint.url, content=b"x") as response:
             assert await turns_of_others(pieces_of(response)) >= PIECES
         # The negative control: the client itself gives none.

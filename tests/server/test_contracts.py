@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from click.testing import CliRunner
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
@@ -19,7 +18,7 @@ from server.cli import main
 from server.contracts import CONTRACTS
 from server.http import rest
 from tests.server.contracts import Fault, rest_contract, socket_contract
-from tests.server.harness import TOKEN, House, house
+from tests.server.harness import TOKEN, House, house, plain_http
 
 MISSING = "00000000-0000-4000-8000-000000000000"
 
@@ -54,7 +53,7 @@ async def test_the_table_has_the_routes_that_the_server_has(home: House) -> None
 
 
 async def test_the_documents_are_served_to_everybody(home: House) -> None:
-    async with httpx.AsyncClient(base_url=home.url, trust_env=False) as stranger:
+    async with plain_http(base_url=home.url) as stranger:
         for path, version in (("/openapi.json", "openapi"), ("/asyncapi.json", "asyncapi")):
             answer = await stranger.get(path)
             assert answer.status_code == 200
@@ -165,7 +164,7 @@ QUERIES = [
 
 async def test_strangers_are_answered_as_the_table_says(home: House) -> None:
     foreign = {"Origin": "https://evil.example"}
-    async with httpx.AsyncClient(base_url=home.url, trust_env=False) as stranger:
+    async with plain_http(base_url=home.url) as stranger:
         for route in SIGNED_IN:
             address = asked(route, MISSING)
             assert (await stranger.request(*address)).status_code == 401, address

@@ -31,6 +31,7 @@ from tests.fakes.model import (
     silent,
     talks_for_ever,
 )
+from tests.server.harness import plain_http
 
 Body = dict[str, Any]
 
@@ -48,7 +49,7 @@ async def connected(app: Starlette) -> AsyncIterator[httpx.AsyncClient]:
     # trust_env off: a proxy in the environment must not see loopback requests.
     async with (
         serving(app) as url,
-        httpx.AsyncClient(base_url=url, trust_env=False, timeout=10) as client,
+        plain_http(base_url=url, timeout=10) as client,
     ):
         yield client
 

@@ -5,12 +5,11 @@ import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from server import metrics
 from server.metrics import LoopLag
-from tests.server.harness import House, house
+from tests.server.harness import House, house, plain_http
 from tests.server.readers import reading
 
 LINE = re.compile(r"([a-z_]+(?:\{[a-z]+=\"[^\"]+\"\})?) (\d+(?:\.\d+)?(?:e-\d+)?)")
@@ -69,7 +68,7 @@ async def test_what_happens_is_counted(home: House) -> None:
 
 
 async def test_only_the_operator_reads_them(home: House) -> None:
-    async with httpx.AsyncClient(base_url=home.url, trust_env=False) as stranger:
+    async with plain_http(base_url=home.url) as stranger:
         assert (await stranger.get("/metrics")).status_code == 401
         wrong = {"Authorization": "Bearer wrong"}
         assert (await stranger.get("/metrics", headers=wrong)).status_code == 401

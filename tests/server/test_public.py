@@ -22,7 +22,7 @@ from server.http.public import BelowPath, Cookie, SessionCookie
 from server.keep_serving import page_address
 from server.local import ServerFile
 from server.settings import Settings
-from tests.server.harness import TOKEN, House, house
+from tests.server.harness import TOKEN, House, house, plain_http
 
 PUBLIC = "https://tools.example.com/podium"
 HOST = "tools.example.com"
@@ -43,7 +43,7 @@ async def home(tmp_path: Path) -> AsyncIterator[House]:
 async def browser(home: House) -> AsyncIterator[httpx.AsyncClient]:
     """As the proxy hands it on: signed in by nothing yet."""
     headers = {"Host": HOST, "Origin": ORIGIN}
-    async with httpx.AsyncClient(base_url=home.url, headers=headers, trust_env=False) as client:
+    async with plain_http(base_url=home.url, headers=headers) as client:
         yield client
 
 
@@ -171,7 +171,7 @@ async def test_no_sibling_on_the_host_is_sent_the_cookie(tmp_path: Path) -> None
     """With a cookie jar as browsers have one; over plain http, which such a jar can be asked on."""
     async with house(tmp_path, public_url="http://127.0.0.1:1/podium") as home:
         headers = {"Origin": "http://127.0.0.1:1"}
-        async with httpx.AsyncClient(base_url=home.url, headers=headers, trust_env=False) as jar:
+        async with plain_http(base_url=home.url, headers=headers) as jar:
             await jar.post("/podium/api/session", json={"token": TOKEN})
             assert (await jar.get("/podium/api/projects")).status_code == 200
             sent = [

@@ -34,6 +34,7 @@ from tests.fakes.model import (
     talks_for_ever,
 )
 from tests.fakes.raw_endpoint import STREAM, chunk, raw_serving
+from tests.server.harness import plain_http
 from tests.server.relays import KEY, HandClock, admission, question, relaying, tool
 
 STOP = said({"content": "hm"}, finish="stop") + DONE
@@ -48,7 +49,7 @@ async def test_an_answer_passes_byte_for_byte_and_is_counted(tmp_path: Path) -> 
     turn = Turn("Some text, ünd more.", (call("read_file", {"file_path": "/x"}),))
     model = FakeModel(fixed(turn))
     async with serving(model.app) as url:
-        async with httpx.AsyncClient(trust_env=False) as http:
+        async with plain_http() as http:
             direct = await http.post(f"{url}/chat/completions", json=question())
         async with relaying(tmp_path, url) as bench:
             answer = await bench.ask()

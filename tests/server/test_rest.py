@@ -5,11 +5,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from server.ports import AgentUnavailable
-from tests.server.harness import TOKEN, House, house
+from tests.server.harness import TOKEN, House, house, plain_http
 
 RUN_KEYS = [
     "id", "project_id", "flow_name", "band", "model", "status", "input", "report", "error",
@@ -228,7 +227,7 @@ async def test_no_agent_no_run(home: House) -> None:
 
 
 async def test_strangers_stay_out(home: House) -> None:
-    async with httpx.AsyncClient(base_url=home.url, trust_env=False) as stranger:
+    async with plain_http(base_url=home.url) as stranger:
         assert (await stranger.get("/api/runs")).status_code == 401
         wrong = {"Authorization": "Bearer wrong"}
         assert (await stranger.get("/api/runs", headers=wrong)).status_code == 401

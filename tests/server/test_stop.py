@@ -23,7 +23,7 @@ from server.channel.session import Session
 from server.local import ServerFile, running_server
 from server.stopping import BASE_MS, MAX_WINDOW_MS, return_times
 from tests.server.contracts import SocketContract, socket_contract
-from tests.server.harness import TOKEN, WAIT_SECONDS, House, Socket, house, repository
+from tests.server.harness import TOKEN, WAIT_SECONDS, House, Socket, house, plain_http, repository
 from tests.server.raw_peer import TEXT, frame, raw_peer
 from tests.server.readers import Reader, Talker
 from tests.server.stalling import LOOK_SECONDS, LOOKS, stuck
@@ -64,7 +64,7 @@ async def serving(place: Path) -> AsyncIterator[Process]:
         async with asyncio.timeout(WAIT_SECONDS):
             while (found := await running_server(data)) is None:
                 assert process.returncode is None
-        async with httpx.AsyncClient(base_url=found.url, headers=BEARER, trust_env=False) as http:
+        async with plain_http(base_url=found.url, headers=BEARER) as http:
             run_id = await launched(http)
             contract = socket_contract((await http.get("/asyncapi.json")).content)
             yield Process(process, found, http, run_id, contract)

@@ -7,7 +7,7 @@ import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from tests.server.harness import TOKEN, House, house
+from tests.server.harness import TOKEN, House, house, plain_http
 from tests.server.readers import altered
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
@@ -30,7 +30,7 @@ async def run_id(home: House) -> str:
 
 @pytest.fixture
 async def stranger(home: House) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=home.url, trust_env=False) as client:
+    async with plain_http(base_url=home.url) as client:
         yield client
 
 

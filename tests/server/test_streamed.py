@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.http.streamed import CutShort, Outlet, Streamed, transport_of
 from server.ports import StoreUnavailable
-from tests.server.harness import _Server
+from tests.server.harness import _Server, plain_http
 
 IMPLEMENTATIONS = ["h11", "httptools"]
 HEADERS = {"content-type": "text/plain"}
@@ -46,7 +46,7 @@ async def test_the_connection_under_a_request_is_found(http: str) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    async with serving(app, http) as url, httpx.AsyncClient(trust_env=False) as client:
+    async with serving(app, http) as url, plain_http() as client:
         assert (await client.get(url)).status_code == 200
     assert len(found) == 1
 
@@ -59,7 +59,7 @@ async def test_what_is_written_comes_and_ends(http: str) -> None:
             await outlet.write(b"%d " % number)
 
     app = Streamed(produce, headers=HEADERS, stall_seconds=60, release=lambda: released.append(1))
-    async with serving(app, http) as url, httpx.AsyncClient(trust_env=False) as client:
+    async with serving(app, http) as url, plain_http() as client:
         answer = await client.get(url)
         assert (await client.head(url)).content == b""
     assert answer.text.split() == [str(number) for number in range(100)]
@@ -74,7 +74,7 @@ async def test_a_body_that_cannot_be_finished_has_no_end(http: str, error: Excep
         raise error
 
     app = Streamed(produce, headers=HEADERS, stall_seconds=60)
-    async with serving(app, http) as url, httpx.AsyncClient(trust_env=False) as client:
+    async with serving(app, http) as url, plain_http() as client:
         with pytest.raises(httpx.TransportError):
             await client.get(url)
 
@@ -87,7 +87,7 @@ async def test_a_reader_that_leaves_ends_the_work(http: str) -> None:
         await asyncio.Event().wait()
 
     app = Streamed(produce, headers=HEADERS, stall_seconds=60, release=released.set)
-    async with serving(app, http) as url, httpx.AsyncClient(trust_env=False) as client:
+    async with serving(app, http) as url, plain_http() as client:
         async with client.stream("GET", url) as answer:
             assert await anext(answer.aiter_raw()) == b"x"
         async with asyncio.timeout(20):

@@ -23,7 +23,7 @@ from server.http.tickets import TICKET_SECONDS, Tickets
 from server.limits import LimitSettings
 from server.users.directory import Guest, Way
 from tests.server.clocks import MovedClock
-from tests.server.harness import TOKEN, House, Socket, house
+from tests.server.harness import TOKEN, House, Socket, house, plain_http
 from tests.server.people import Person, admit, shared_house, socket_of
 
 MOST = 32
@@ -199,7 +199,7 @@ async def test_a_page_of_a_rebound_name_is_refused(home: House) -> None:
 
 
 async def test_who_gets_a_ticket(home: House) -> None:
-    async with httpx.AsyncClient(base_url=home.url, trust_env=False) as stranger:
+    async with plain_http(base_url=home.url) as stranger:
         assert (await stranger.post("/api/ws-ticket")).status_code == 401
         wrong = {"Authorization": "Bearer wrong"}
         assert (await stranger.post("/api/ws-ticket", headers=wrong)).status_code == 401

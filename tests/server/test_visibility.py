@@ -11,7 +11,7 @@ import pytest
 from protocol.ids import RunId, UserId
 from server.ports import RunRecord
 from server.stores.sqlite import SqliteStore
-from tests.server.harness import House, Socket
+from tests.server.harness import House, Socket, plain_http
 from tests.server.people import Person, admit, shared_house, socket_of
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
@@ -113,7 +113,7 @@ class Visiting:
     """A client and a socket of somebody."""
 
     def __init__(self, home: House, person: Person) -> None:
-        self._http = httpx.AsyncClient(base_url=home.url, headers=person.bearer, trust_env=False)
+        self._http = plain_http(base_url=home.url, headers=person.bearer)
         self._socket = socket_of(home, person)
 
     async def __aenter__(self) -> Visitor:
