@@ -186,8 +186,10 @@ async def test_the_command_saves_the_whole_or_nothing(home: House, tmp_path: Pat
     assert result.output == f"{len(frames)} frames in {file}\n"
     assert file.read_bytes().splitlines()[1:] == frames
     assert file.stat().st_mode & 0o777 == 0o600
+    again = await saved(home, run_id, "--output", str(file))
+    assert (again.exit_code, "is there already" in again.output) == (2, True)
     await altered(tmp_path, "DELETE FROM flow_frames WHERE run_id = ? AND seq > 6", run_id)
-    cut = await saved(home, run_id, "--output", str(file))
+    cut = await saved(home, run_id, "--output", str(file), "--force")
     assert (cut.exit_code, "did not send all" in cut.output) == (1, True), cut.output
     assert file.read_bytes().splitlines()[1:] == frames, "the old one is still there"
     assert list(file.parent.iterdir()) == [file]
