@@ -100,7 +100,7 @@ function listRuns() {
       element("span", { className: "command", textContent: commandOf(run), title: commandOf(run) }),
       element("span", { className: "facts" },
         element("span", { className: `status ${run.status}`, textContent: run.status }),
-        ` · ${projects.get(run.project_id) ?? "another project"} · `,
+        ` · ${projects.get(run.project_id) ?? "another project"}`,
         element("time", { textContent: when(run.created_at), dateTime: run.created_at })),
       said ? element("span", { className: "headline", textContent: said, title: said }) : null);
     if (run.id === shown?.id) link.setAttribute("aria-current", "true");

@@ -92,7 +92,7 @@ async def test_the_list_says_which_run_is_which(tmp_path: Path) -> None:
         rows = view.locator("#runs li")
         await expect(rows).to_have_count(2)
         typed = rows.filter(has_text=command)
-        await expect(typed).to_contain_text("completed · project · ")
+        await expect(typed).to_contain_text("completed · project")
         await expect(typed.locator("time")).to_contain_text(re.compile(r"\d{4}"))  # the date
         headline = await view.locator("#report h3").inner_text()
         await expect(typed.locator(".headline")).to_have_text(headline)
