@@ -92,12 +92,22 @@ def test_a_frame_that_is_larger_comes_alone() -> None:
     assert (alone.last, alone.cut) == (1, False)
 
 
-def test_the_ring_never_spans_a_hole() -> None:
-    hub = hub_with(entries(1, 5), entries(7, 8))
+@pytest.mark.parametrize(
+    "ticks", [[entries(1, 5), entries(7, 8)], [entries(1, 3), [*entries(4, 5), *entries(7, 8)]]]
+)
+def test_the_ring_never_spans_a_hole(ticks: list[list[LogEntry]]) -> None:
+    hub = hub_with(*ticks)
     assert hub.after(RUN, Seq(3), outline=False) is None
     assert hub.after(RUN, Seq(5), outline=False) is None
     assert numbers(hub.after(RUN, Seq(6), outline=False)) == [7, 8]
     assert hub.after(NOBODY, Seq(0), outline=False) is None
+
+
+def test_runs_that_are_published_together_have_rings_of_their_own() -> None:
+    other = [LogEntry(NOBODY, Seq(seq), b"7", outline=False) for seq in (1, 2, 3)]
+    hub = hub_with([it for pair in zip(entries(1, 3), other, strict=True) for it in pair])
+    assert numbers(hub.after(RUN, Seq(0), outline=False)) == [1, 2, 3]
+    assert numbers(hub.after(NOBODY, Seq(1), outline=False)) == [7, 7]
 
 
 def test_heads_outlive_the_frames(monkeypatch: pytest.MonkeyPatch) -> None:
