@@ -3,9 +3,10 @@
 import os
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -85,6 +86,37 @@ def test_pins_race_evictions(shop: Shop, tmp_path: Path) -> None:
         assert list(pool.map(pin_often, (shop, other), (0, 1))) == [0, 1]
     snapshots.copies.trim()
     assert len(trees(shop)) <= 1
+
+
+def test_a_pin_outlives_what_goes_in_the_folder_of_another_project(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Git's half-written pack, and then the whole folder, vanish between the list and the look."""
+    (tmp_path / "other").mkdir()
+    other = Shop(tmp_path / "other")
+    snapshots = Snapshots(shop.data)
+    version(other, 0)
+    private = snapshots.pin(other.path).private.directory
+    half = private / "objects" / "pack" / "tmp_pack_half"
+    half.write_bytes(b"half of a pack")
+    gone = []
+
+    def listed(folder: Path | str) -> Iterator[os.DirEntry[str]]:
+        with os.scandir(folder) as found:
+            entries = list(found)
+        if half.exists() and Path(folder) == half.parent:
+            half.unlink()
+            gone.append(half)
+        yield from entries
+
+    monkeypatch.setattr(git, "os", SimpleNamespace(**{**vars(os), "scandir": listed}))
+    version(shop, 1)
+    assert snapshots.pin(shop.path).tree_id in trees(shop)
+    assert gone == [half]
+
+    monkeypatch.undo()
+    shutil.rmtree(private)
+    assert git.size_of(private) == 0
 
 
 def test_an_eviction_that_meets_a_new_use_lets_go(shop: Shop) -> None:

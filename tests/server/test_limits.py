@@ -87,6 +87,18 @@ async def test_the_same_within_its_limits_goes_on(tmp_path: Path, script: str) -
         assert ended.exit_code == 0, here.errors()
 
 
+def test_a_look_at_a_tree_outlives_the_processes_that_end_under_it() -> None:
+    """A shell of short children: one look in forty meets one that is just going."""
+    script = "while :; do (true & true & wait); done"
+    with subprocess.Popen(["sh", "-c", script], start_new_session=True) as shell:
+        try:
+            looks = [family(shell.pid) for _ in range(2_000)]
+        finally:
+            os.killpg(shell.pid, signal.SIGKILL)
+    assert {look[0] for look in looks} == {shell.pid}
+    assert max(map(len, looks)) > 1
+
+
 @pytest.mark.parametrize("found", ["contained"], indirect=True)
 @pytest.mark.parametrize("counted", [True, False])
 async def test_files_in_memory_count_also_when_they_are_empty(

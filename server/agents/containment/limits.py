@@ -171,11 +171,18 @@ def family(root: int) -> list[int]:
     found, queue = [root], [root]
     while queue:
         pid = queue.pop()
-        for children in Path(f"/proc/{pid}/task").glob("*/children"):
-            own = [int(child) for child in _read(children).split()]
+        for task in _tasks(pid):
+            own = [int(child) for child in _read(Path(task, "children")).split()]
             found += own
             queue += own
     return found
+
+
+def _tasks(pid: int) -> list[str]:
+    try:
+        return [entry.path for entry in os.scandir(f"/proc/{pid}/task")]
+    except OSError:  # it ended meanwhile
+        return []
 
 
 def _read(place: Path) -> str:

@@ -86,7 +86,10 @@ class Copies:
         if not whole:
             whole = _verify(copy)
         if whole:
-            os.utime(seals.place_of(copy))
+            try:
+                os.utime(seals.place_of(copy))
+            except FileNotFoundError:  # nobody keeps it, and it was just evicted
+                return False
         return whole
 
     @contextmanager
@@ -189,7 +192,8 @@ class _Size(msgspec.Struct):
 def _sizes_below(folder: Path) -> Iterator[int]:
     for here, _, files in os.walk(folder):
         for name in files:
-            yield os.lstat(f"{here}/{name}").st_size
+            with suppress(FileNotFoundError):  # it is just being removed
+                yield os.lstat(f"{here}/{name}").st_size
 
 
 def _verify(copy: Path) -> bool:

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from server.agents.containment.guardian import stat
@@ -242,14 +243,25 @@ class PrivateGit:
 
 
 def size_of(directory: Path) -> int:
-    """About how many bytes a private directory takes."""
-    own = [it.stat().st_size for it in directory.iterdir() if it.is_file()]
-    return sum(own) + sum(_packed(directory))
+    """About how many bytes a private directory takes. Whoever owns it may be at work in it, or
+    just remove it."""
+    return sum(_sizes(directory)) + sum(_packed(directory))
 
 
 def _packed(directory: Path) -> list[int]:
     """The sizes of its packs and their indexes."""
-    return [it.stat().st_size for it in (directory / "objects" / "pack").iterdir()]
+    return _sizes(directory / "objects" / "pack")
+
+
+def _sizes(folder: Path) -> list[int]:
+    """The sizes of the files in a folder, but for those that go meanwhile."""
+    sizes = []
+    with suppress(FileNotFoundError):
+        for entry in os.scandir(folder):
+            with suppress(FileNotFoundError):
+                if entry.is_file():
+                    sizes.append(entry.stat().st_size)
+    return sizes
 
 
 def config_of(file: Path) -> dict[str, str]:

@@ -166,14 +166,20 @@ class Snapshots:
     def _trim(self) -> None:
         """Keep copies and private directories within their bounds."""
         self.copies.trim()
-        places = sorted(self._git.glob("*.git"), key=lambda it: it.stat().st_mtime_ns, reverse=True)
         total = 0
-        for place in places:
+        for place in sorted(self._git.glob("*.git"), key=_last_use, reverse=True):
             total += size_of(place)
             if total > self._private_limit:
                 key = place.name.partition("-")[0]
                 with suppress(GitError), locked(self._locks / key, patience=0):
                     remove(place)
+
+
+def _last_use(place: Path) -> int:
+    try:
+        return place.stat().st_mtime_ns
+    except FileNotFoundError:  # the pin of another project has just removed it
+        return 0
 
 
 def _key(project: Path) -> str:
