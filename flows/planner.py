@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from flows import bands, signals
+from flows.canonical import canonical
 from flows.expressions import Scope as ExpressionScope
 from flows.inputs import with_defaults
 from flows.model import Flow, Step, step_id
@@ -14,7 +15,7 @@ from flows.paths import FileKind, kind_of
 from flows.registry import SHARED_BRIEFS
 from flows.roster import Roster, choose
 from flows.situation import Situation
-from flows.slash import Invocation, canonical
+from flows.slash import Invocation
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.ids import PlanId, StepId
 from protocol.plan import (

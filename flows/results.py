@@ -10,7 +10,7 @@ from typing import Any, TypeVar, assert_never
 import msgspec
 from msgspec import Struct
 
-from flows.counted import some
+from flows.counted import number_of
 from flows.evidence import deferred, dimensions, findings, verdicts
 from flows.evidence.citations import Checker
 from flows.evidence.merge import merge, stands
@@ -123,7 +123,7 @@ def _reviewed(
     put_off, notes = deferred.collect(answer.deferred, step.id)
     silent = dimensions.silent(answer, step.dimensions)
     if collected.cut:
-        notes.append(f"beyond the cap, left out: {some(collected.cut, 'finding')}")
+        notes.append(f"beyond the cap, left out: {number_of(collected.cut, 'finding')}")
     unseen = [it.dimension for it in answer.cleared if not dimensions.seen(it)]
     if unseen:
         notes.append(f"did not look at {', '.join(unseen)}")

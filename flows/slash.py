@@ -1,12 +1,12 @@
-"""Slash commands: from what a person types to an invocation of a flow, and back.
+"""Slash commands: from what a person types to an invocation of a flow.
 
     /flow [band] [--flag value] [--only ROLE] [--skip ROLE] [--exclude PATH] [target…] ["focus"]
 
 The first word is the band when it has the name of one, in capitals or not (a file of that name is
-`./small`; where words are plain text, a capital begins a sentence). Text in
-double quotes is the focus. What starts with `--` is a flag, written `--flag value` or
-`--flag=value`; flags may stand anywhere. Every other word is an argument by its place. Nothing here
-touches the disk: whether a path exists is for the reader of the project to say.
+`./small`; where words are plain text, a capital begins a sentence). Text in double quotes is the
+focus. What starts with `--` is a flag, written `--flag value` or `--flag=value`; flags may stand
+anywhere. Every other word is an argument by its place. Nothing here touches the disk: whether a
+path exists is for the reader of the project to say. `canonical.py` writes what is read here.
 """
 
 from collections.abc import Callable
@@ -111,25 +111,6 @@ def from_fields(flow: Flow, band: Band | None, fields: dict[str, Any]) -> Invoca
     }
     invocation = Invocation(flow=flow.id, band=band, inputs=inputs, **lists)
     return _complete(invocation, flow, column=None)
-
-
-def canonical(invocation: Invocation, flow: Flow) -> str:
-    """Return the command that means `invocation`: parsing it gives an equal one."""
-    written = [f"/{flow.id}"]
-    if invocation.band is not None:
-        written.append(invocation.band.value)
-    given = [it for it in flow.inputs if it.name in invocation.inputs]
-    for declared in given:
-        if declared.flag is not None and not declared.focus:
-            written += _as_flags(declared, invocation.inputs[declared.name])
-    written += [f"--only={role}" for role in invocation.only]
-    written += [f"--skip={role}" for role in invocation.skip]
-    written += [f"--exclude={words.plain_or_quoted(path)}" for path in invocation.exclude]
-    by_place = [it for it in given if it.flag is None and not it.focus]
-    for declared in sorted(by_place, key=lambda it: it.position or 0):
-        written += [_as_word(value) for value in _listed(invocation.inputs[declared.name])]
-    written += [words.quoted(invocation.inputs[it.name]) for it in given if it.focus]
-    return " ".join(written)
 
 
 def band_hint(word: str) -> str | None:
@@ -392,25 +373,6 @@ def _blank(value: Any) -> bool:
         or value == []
         or (isinstance(value, str) and not value.strip())
     )
-
-
-# ── writing ──────────────────────────────────────────────────────────────────────────────────────
-
-
-def _as_flags(declared: Input, value: Any) -> list[str]:
-    if declared.type is InputType.FLAG:
-        return [str(declared.flag)]
-    return [f"{declared.flag}={words.plain_or_quoted(item)}" for item in _listed(value)]
-
-
-def _as_word(value: str) -> str:
-    """Write a positional argument so that it reads neither as a band, a flag nor a quote."""
-    mistakable = value.startswith(("-", '"')) or value.lower() in BAND_NAMES
-    return words.bare(f"./{value}" if mistakable else value)
-
-
-def _listed(value: Any) -> list[str]:
-    return value if isinstance(value, list) else [value]
 
 
 def _short(text: str) -> str:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from flows.counted import number_of
 from protocol.errors import ProtocolError
 from protocol.users import TokenInfo, UserInfo, UserKind
 from server.cli import Fault
@@ -11,7 +12,6 @@ from server.client import Unreachable
 from server.finding import Finding, warning
 from server.settings import Settings
 from server.stores.sqlite import FILE
-from server.terminal import number_of
 from server.user_desk import open_desk
 from server.world import SystemClock
 

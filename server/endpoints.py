@@ -1,5 +1,6 @@
 """From the settings to the models of the runs, and to lines for people about them."""
 
+from flows.counted import number_of
 from flows.registry import Catalogue
 from server.addresses import host_of
 from server.ports import AgentRunner, ModelEndpoint
@@ -44,7 +45,7 @@ def describe(ready: Ready) -> str:
     limited = model.slots is not None and probe.slots < model.slots
     parts = [
         f"{probe.public.model} at {probe.public.host}",
-        f"{probe.slots} slot{'s' if probe.slots > 1 else ''}"
+        number_of(probe.slots, "slot")
         + (f" of {model.slots}: no memory for more" if limited else ""),
         f"window {probe.context_tokens} tokens" if probe.context_tokens else "window unknown",
     ]

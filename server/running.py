@@ -13,6 +13,7 @@ import click
 import msgspec
 from rich.console import Console
 
+from flows.counted import number_of
 from protocol.codec import encode_frame
 from protocol.commands import Launch
 from protocol.errors import ProtocolError
@@ -36,7 +37,6 @@ from server.terminal import (
     Watcher,
     clean,
     clean_line,
-    number_of,
     plan_lines,
     tree_lines,
 )

@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from flows.counted import number_of
 from flows.report.meta import STALE
 from protocol.frames import (
     FlowRunFinding,
@@ -250,11 +251,6 @@ def _not_reviewed(scope: Scope) -> list[str]:
     lines = [f"  not reviewed, over the cap of the band: {path}" for path in scope.left_out]
     more = scope.total_files - len(scope.files) - len(lines)
     return [*lines, f"  not reviewed, over the cap of the band: {more} more"] if more > 0 else lines
-
-
-def number_of(count: int, what: str) -> str:
-    """As `1 file`, `2 files`."""
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _own_model(plan: FlowPlan, role: str) -> str:

@@ -5,10 +5,9 @@ All three are computed. No agent writes a word of them.
 
 from typing import assert_never
 
-from flows import engine, words
-from flows.counted import some
+from flows import canonical, engine
+from flows.counted import number_of
 from flows.evidence.coverage import missing, why
-from flows.expressions import BAND_NAMES
 from flows.outputs import IssueType
 from flows.report.draft import Draft
 from flows.results import Triaged
@@ -40,7 +39,7 @@ def headline(draft: Draft) -> str:
         return f"{label}Failed: read-only could not be proven ({named})"
     if draft.unsuitable:
         found, total = draft.found_citations, draft.citations.total
-        return f"{label}Model unsuitable: {found} of {some(total, 'citation')} verified"
+        return f"{label}Model unsuitable: {found} of {number_of(total, 'citation')} verified"
     if draft.delivered:
         return label + _answer(draft)
     lead = _ENDED_SHORT.get(draft.status, "Partial") if draft.status else "Partial"
@@ -65,7 +64,7 @@ def _counted(draft: Draft) -> str:
     counts = draft.counts
     plural = {Severity.WARNING: "warning", Severity.SUGGESTION: "suggestion"}
     parts = [
-        some(counts[severity], plural[severity])
+        number_of(counts[severity], plural[severity])
         if severity in plural
         else f"{counts[severity]} critical"
         for severity in Severity
@@ -77,8 +76,8 @@ def _counted(draft: Draft) -> str:
 def _triage_answer(triage: Triaged) -> str:
     kind = triage.type.value.capitalize()
     severity = f" ({triage.severity.value})" if triage.severity else ""
-    places = some(len(triage.suspected), "place") + " to look"
-    return f"{kind}{severity}: {places}, {some(len(triage.missing), 'thing')} missing"
+    places = number_of(len(triage.suspected), "place") + " to look"
+    return f"{kind}{severity}: {places}, {number_of(len(triage.missing), 'thing')} missing"
 
 
 def _not_delivered(draft: Draft) -> str:
@@ -158,14 +157,8 @@ def _after_triage(triage: Triaged, commands: dict[str, str]) -> str | None:
     if not paths:
         return commands.get("partial")
     review = commands.get("findings", "").partition(" ")[0]
-    targets = " ".join(_as_word(path) for path in paths[:MAX_PATHS])
+    targets = " ".join(canonical.argument(path) for path in paths[:MAX_PATHS])
     return f"{review} {_depth(triage).value} {targets}" if review else None
-
-
-def _as_word(path: str) -> str:
-    """Write a path so that it reads neither as a band, a flag nor a quoted text."""
-    mistakable = path.startswith(("-", '"')) or path.lower() in BAND_NAMES
-    return words.bare(f"./{path}" if mistakable else path)
 
 
 def _depth(triage: Triaged) -> Band:
@@ -190,8 +183,8 @@ def _found_paths(triage: Triaged) -> list[str]:
 def files_reviewed(covered: Coverage) -> str:
     """Return how many files were reviewed, as `3 files`, or `60 of 66 files` of those in scope."""
     if covered.files_reviewed == covered.files_in_scope:
-        return some(covered.files_reviewed, "file")
-    return f"{covered.files_reviewed} of {some(covered.files_in_scope, 'file')}"
+        return number_of(covered.files_reviewed, "file")
+    return f"{covered.files_reviewed} of {number_of(covered.files_in_scope, 'file')}"
 
 
 def _these(count: int, noun: str) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from flows.counted import some
+from flows.counted import number_of
 from flows.report.answer import DEMO_LABEL
 from flows.report.escape import code, fence, inline, prose
 from flows.report.meta import STALE, is_stale, leads, read_only_of, read_only_section
@@ -89,7 +89,7 @@ def _meta_line(report: Report) -> str:
                 f"{inline(role)}: {code(f'{own.model}@{own.host}')}"
                 for role, own in report.role_endpoints.items()
             ),
-            f"{found} of {some(report.citations.total, 'citation')} found",
+            f"{found} of {number_of(report.citations.total, 'citation')} found",
         ]
     )
 

@@ -5,7 +5,7 @@ Both may differ between runs that say the same, so they are no part of what a re
 
 import msgspec
 
-from flows.counted import some
+from flows.counted import number_of
 from protocol.report import ReadOnly, ReadOnlyVerdict, Report, Section
 
 STALE = (
@@ -51,7 +51,7 @@ def _who(told: ReadOnly) -> list[str]:
 
 def _contained(told: ReadOnly) -> str:
     counts = [f"{level} {n}" for level, n in told.levels.items() if n]
-    return f"Contained, of {some(told.attempts, 'attempt')}: {', '.join(counts) or 'none'}"
+    return f"Contained, of {number_of(told.attempts, 'attempt')}: {', '.join(counts) or 'none'}"
 
 
 def _tried(told: ReadOnly) -> str:

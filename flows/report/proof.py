@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from msgspec import Struct
 
-from flows.counted import some
+from flows.counted import number_of
 from flows.engine import READ_ONLY_UNPROVEN
 from protocol.ids import StepId
 from protocol.plan import FlowPlan, StepKind
@@ -187,7 +187,7 @@ def _line(
             return f"Read-only: proven for {of} ({', '.join(level.value for level in Level)})."
         case ReadOnlyVerdict.NOT_PROVEN:
             verb = "is" if count == 1 else "are"
-            lead = f"Read-only: not proven, {proven} of {some(count, 'attempt')} {verb}"
+            lead = f"Read-only: not proven, {proven} of {number_of(count, 'attempt')} {verb}"
             return f"{lead}. {_sentence(open_[0])}"
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from msgspec import Struct
 
-from flows.counted import some
+from flows.counted import number_of
 from flows.evidence.coverage import OVER_THE_CAP
 from flows.report.answer import files_reviewed, next_command, recommendation
 from flows.report.draft import Draft
@@ -182,7 +182,7 @@ def _coverage(draft: Draft) -> Content:
 
 def _left_out(covered: Coverage) -> Iterator[str]:
     for why, count in covered.left_out.items():
-        line = f"{some(count, 'file')} left out: {why}"
+        line = f"{number_of(count, 'file')} left out: {why}"
         if why == OVER_THE_CAP and covered.left_out_paths:
             more = count - len(covered.left_out_paths)
             named = [*covered.left_out_paths, *([f"{more} more"] if more > 0 else [])]
@@ -195,7 +195,7 @@ def _step_line(step: StepCoverage) -> str:
         *([step.reason] if step.reason not in (None, step.status) else []),
         *(["required"] if step.required else []),
         *(["reused"] if step.reused else []),
-        *([f"{some(step.denied_tools, 'tool call')} denied"] if step.denied_tools else []),
+        *([f"{number_of(step.denied_tools, 'tool call')} denied"] if step.denied_tools else []),
     ]
     return f"{step.step_id}: {step.status}" + (f" ({', '.join(extras)})" if extras else "")
 

@@ -1,7 +1,8 @@
 """A repository that carries every trick known to work on a naive start of the agent.
 
 Each trick that runs leaves a file in the folder of canaries; each text that reaches a prompt
-carries a word that begins with CANARY. Git's own tricks are in `tests/server/test_git_tricks.py`.
+carries a word that begins with CANARY. Git's own tricks are in
+`tests/server/test_hostile_repository.py`.
 """
 
 import json

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows import checks, slash
-from flows.counted import some
+from flows.counted import number_of
 from flows.facts import Facts, StepFact
 from flows.model import Flow, Section
 from flows.outputs import IssueType
@@ -217,7 +217,7 @@ def cited(found: int, invented: int) -> Finding:
 def test_a_model_whose_citations_fail_is_named_first(found: int, invented: int) -> None:
     told = report(cited(found, invented))
     total = found + invented
-    assert told.headline == f"Model unsuitable: {found} of {some(total, 'citation')} verified"
+    assert told.headline == f"Model unsuitable: {found} of {number_of(total, 'citation')} verified"
     assert told.recommendation.startswith("None:")
     assert told.next == "/code-review small"
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flows.canonical import canonical
 from flows.inputs import check_value
 from flows.model import Flow
 from flows.registry import build
@@ -14,7 +15,6 @@ from flows.slash import (
     Invocation,
     SlashError,
     band_hint,
-    canonical,
     from_fields,
     no_run,
     parse,

@@ -26,7 +26,7 @@ class Seal(Struct, frozen=True, kw_only=True):
     size: int
     """Bytes on the disk."""
     stamp: bytes
-    """Of everything that a look at the copy shows; see `stamp_of`."""
+    """Of everything that a look at the copy shows."""
     content: str | None = None
     """`seen.hash_tree` of the copy, once somebody has asked for it."""
     folders: str
