@@ -44,7 +44,7 @@ from server.http.users import UserRoutes
 from server.logs import logger
 from server.memory import available_memory
 from server.metrics import LoopLag, Metrics
-from server.ports import AgentRunner, Clock, Ids
+from server.ports import AgentRunner, Clock, Store
 from server.rates import Rates
 from server.runs.housekeeping import keep_house
 from server.runs.launch import Launcher
@@ -108,12 +108,11 @@ async def opened(
 ) -> AsyncIterator[Podium]:
     """Open the store, go on with every unfinished run, and close in the reverse order.
 
-    `agent` None is the pinned qwen, `clock` None the real one. Raises SettingsError when a role of
-    the settings is none, ProtocolError when a project cannot be used, and StoreError when the store
-    cannot.
+    `agent` None is the pinned qwen, `clock` None the real one. Raises SettingsError when the
+    settings name a role that is none or do not suit the users, ProtocolError when a project cannot
+    be used, and StoreError when the store cannot.
     """
     clock = clock or SystemClock()
-    ids: Ids = RandomIds()
     hub = MemoryHub()
     agent = agent or agent_of(settings, clock=clock)
     found = await _found(settings, agent)
@@ -132,18 +131,7 @@ async def opened(
         for path in projects:
             checked = await found.trees.check(path)
             await store.add_project(checked, checked.name or str(checked))
-        rooms = Rooms(
-            store=store,
-            agent=agent,
-            trees=found.trees,
-            catalogue=found.catalogue,
-            clock=clock,
-            ids=ids,
-            models=found.models,
-            clocks=Clocks(settings.first_byte_seconds, settings.idle_seconds),
-            gave_up=asyncio.Event(),
-            ended=Counter(),
-        )
+        rooms = _rooms(settings, found, store=store, agent=agent, clock=clock)
         stack.push_async_callback(agent.stop)
         await agent.start()
         runner = Runner(rooms)
@@ -204,6 +192,23 @@ async def _found(settings: Settings, agent: AgentRunner) -> Found:
     )
 
 
+def _rooms(
+    settings: Settings, found: Found, *, store: Store, agent: AgentRunner, clock: Clock
+) -> Rooms:
+    return Rooms(
+        store=store,
+        agent=agent,
+        trees=found.trees,
+        catalogue=found.catalogue,
+        clock=clock,
+        ids=RandomIds(),
+        models=found.models,
+        clocks=Clocks(settings.first_byte_seconds, settings.idle_seconds),
+        gave_up=asyncio.Event(),
+        ended=Counter(),
+    )
+
+
 async def _sign_in(settings: Settings, accounts: Accounts, *, trail: Audit, clock: Clock) -> SignIn:
     secret = await asyncio.to_thread(kept_secret, settings.directory / "session.key")
     visits = Visits(accounts.directory, clock=clock)
@@ -232,6 +237,7 @@ def _assemble(
     writes: Callable[[], int],
     lag: LoopLag,
 ) -> Podium:
+    """Whatever answers clients, in the order in which one part needs another, and all routes."""
     gate = Gate()
     limits = settings.limits
     under_way = UnderWay(limits, clock=rooms.clock, gate=gate, live=runner.live)
