@@ -16,10 +16,10 @@ from server.agents.containment.cage import SHIPPED, Found
 from server.agents.installation import find_node
 from server.agents.qwen_runner import QwenRunner
 from server.cli import UNAVAILABLE
+from server.diagnosis import Diagnosis
 from server.doctor_address import public_address
 from server.doctor_users import users
 from server.endpoints import configured, describe, models_of, place, roles_of, uses
-from server.finding import Finding
 from server.guards import unknown_roles
 from server.local import running_server
 from server.memory import available_memory
@@ -39,9 +39,9 @@ ENFORCED = {
 
 
 async def examine(console: Console, settings: Settings) -> int:
-    """Print every finding; 0 when an agent can start, else 4."""
+    """Print every diagnosis; 0 when an agent can start, else 4."""
     agent = agent_of(settings, clock=SystemClock())
-    checks: list[Callable[[], Awaitable[Finding]]] = [
+    checks: list[Callable[[], Awaitable[Diagnosis]]] = [
         _python,
         _git,
         _node,
@@ -52,68 +52,68 @@ async def examine(console: Console, settings: Settings) -> int:
     well = True
     for check in checks:
         well &= show(console, await check())
-    for finding in (
+    for diagnosis in (
         *await public_address(settings),
         *await users(settings),
         *await _containment(settings),
     ):
-        well &= show(console, finding)
-    async for finding in tried_models(agent, settings):
-        well &= show(console, finding)
+        well &= show(console, diagnosis)
+    async for diagnosis in tried_models(agent, settings):
+        well &= show(console, diagnosis)
     return 0 if well else UNAVAILABLE
 
 
-def show(console: Console, finding: Finding) -> bool:
-    """Print a finding; False when it keeps podium from working."""
-    mark = "✓" if finding.well else "✗" if finding.required else "–"
-    lines = [f"{mark} {finding.name}: {finding.says}"]
-    if finding.hint and not finding.well:
-        lines.append(f"    → {finding.hint}")
+def show(console: Console, diagnosis: Diagnosis) -> bool:
+    """Print a diagnosis; False when it keeps podium from working."""
+    mark = "✓" if diagnosis.well else "✗" if diagnosis.required else "–"
+    lines = [f"{mark} {diagnosis.name}: {diagnosis.says}"]
+    if diagnosis.hint and not diagnosis.well:
+        lines.append(f"    → {diagnosis.hint}")
     for line in lines:
         # An endpoint chooses the names of its models.
         console.print(clean_line(line), markup=False, highlight=False, soft_wrap=True)
-    return finding.well or not finding.required
+    return diagnosis.well or not diagnosis.required
 
 
-async def _python() -> Finding:
+async def _python() -> Diagnosis:
     version = ".".join(map(str, sys.version_info[:3]))
-    return Finding("Python", sys.version_info >= MIN_PYTHON, version)
+    return Diagnosis("Python", sys.version_info >= MIN_PYTHON, version)
 
 
-async def _git() -> Finding:
+async def _git() -> Diagnosis:
     path = shutil.which("git")
-    return Finding("git", path is not None, path or "missing", "install git")
+    return Diagnosis("git", path is not None, path or "missing", "install git")
 
 
-async def _node() -> Finding:
+async def _node() -> Diagnosis:
     try:
-        return Finding("Node", True, str((await asyncio.to_thread(find_node)).program))
+        return Diagnosis("Node", True, str((await asyncio.to_thread(find_node)).program))
     except AgentUnavailable as error:
-        return Finding("Node", False, error.message, error.hint)
+        return Diagnosis("Node", False, error.message, error.hint)
 
 
-async def _qwen() -> Finding:
+async def _qwen() -> Diagnosis:
     try:
-        return Finding("qwen", True, (await asyncio.to_thread(installation.find)).version)
+        return Diagnosis("qwen", True, (await asyncio.to_thread(installation.find)).version)
     except AgentUnavailable as error:
-        return Finding("qwen", False, error.message, error.hint)
+        return Diagnosis("qwen", False, error.message, error.hint)
 
 
-async def _containment(settings: Settings) -> list[Finding]:
+async def _containment(settings: Settings) -> list[Diagnosis]:
     """Each level, tried with a real agent's flags."""
     try:
         node = (await asyncio.to_thread(find_node)).program
     except AgentUnavailable:
         says = "cannot be tried without Node"
-        return [Finding("contained", False, says, required=settings.contained_required)]
+        return [Diagnosis("contained", False, says, required=settings.contained_required)]
     return contained(await ladder.examine(node, SHIPPED), settings)
 
 
-def contained(found: Found, settings: Settings) -> list[Finding]:
+def contained(found: Found, settings: Settings) -> list[Diagnosis]:
     """A line for each level: what it keeps an agent from, or why it is not there."""
     off = settings.containment == "off"
     missing = [level for level in Level if level not in found.levels]
-    lines: list[Finding] = []
+    lines: list[Diagnosis] = []
     for level in Level:
         there = level not in missing
         # What is missing is explained once, at the first level that is.
@@ -124,11 +124,11 @@ def contained(found: Found, settings: Settings) -> list[Finding]:
         required = settings.contained_required
         hint = found.hint if first else None
         well = there and not off
-        lines.append(Finding(f"contained: {level}", well, says, hint, required=required))
+        lines.append(Diagnosis(f"contained: {level}", well, says, hint, required=required))
     return lines
 
 
-async def _data(settings: Settings) -> Finding:
+async def _data(settings: Settings) -> Diagnosis:
     def writable() -> str | None:
         probe = settings.directory / ".writable"
         try:
@@ -141,36 +141,36 @@ async def _data(settings: Settings) -> Finding:
 
     problem = await asyncio.to_thread(writable)
     says = problem or str(settings.directory)
-    return Finding("data directory", problem is None, says, "choose another with --data")
+    return Diagnosis("data directory", problem is None, says, "choose another with --data")
 
 
-async def _server(settings: Settings) -> Finding:
+async def _server(settings: Settings) -> Diagnosis:
     place = await running_server(settings.directory)
     says = f"runs at {place.url}" if place else "none runs; `podium run` starts one"
     if place and place.page not in ("", place.url):
         says += f", and for browsers at {place.page}/"
-    return Finding("server", place is not None, says, required=False)
+    return Diagnosis("server", place is not None, says, required=False)
 
 
-async def tried_models(agent: QwenRunner, settings: Settings) -> AsyncIterator[Finding]:
+async def tried_models(agent: QwenRunner, settings: Settings) -> AsyncIterator[Diagnosis]:
     """Every model of the settings, tried as an agent would use it, and the roles that use one."""
     if not settings.endpoints:
-        yield Finding("endpoint", False, f"none in {default_file()}", "podium setup")
+        yield Diagnosis("endpoint", False, f"none in {default_file()}", "podium setup")
     memory = await asyncio.to_thread(available_memory)
     models = models_of(settings, agent, memory=memory)
     for model in configured(settings):
         yield await _model(models, model, settings)
     catalogue = await asyncio.to_thread(registry.load)
     for problem in unknown_roles(settings, roles_of(catalogue)):
-        yield Finding("roles", False, problem)
+        yield Diagnosis("roles", False, problem)
 
 
-async def _model(models: Models, model: Model, settings: Settings) -> Finding:
+async def _model(models: Models, model: Model, settings: Settings) -> Diagnosis:
     """One model; without it some launch cannot run when it is the default or a role's."""
     used = uses(settings, model.name)
     name = f"model {model.name}" + (f" ({', '.join(used)})" if used else "")
     try:
-        return Finding(name, True, describe(await models.ready(model)))
+        return Diagnosis(name, True, describe(await models.ready(model)))
     except AgentUnavailable as error:
         says = f"{place(model)}: {error.message}"
-        return Finding(name, False, says, error.hint, required=bool(used))
+        return Diagnosis(name, False, says, error.hint, required=bool(used))

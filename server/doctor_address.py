@@ -16,7 +16,7 @@ from msgspec import Struct
 from protocol.rest import Draining, ErrorBody, Ready
 from protocol.schema import SUBPROTOCOL
 from server.addresses import authority, origin_of
-from server.finding import Finding, warning
+from server.diagnosis import Diagnosis, warning
 from server.local import running_server
 from server.settings import Settings
 
@@ -36,7 +36,7 @@ class Answer(Struct, frozen=True):
     """The subprotocol of a socket that has opened."""
 
 
-async def public_address(settings: Settings) -> list[Finding]:
+async def public_address(settings: Settings) -> list[Diagnosis]:
     """Nothing where `public_url` is not set."""
     if not settings.public_url:
         return []
@@ -51,9 +51,9 @@ async def public_address(settings: Settings) -> list[Finding]:
         return await asked(http, settings)
 
 
-async def asked(http: httpx.AsyncClient, settings: Settings) -> list[Finding]:
+async def asked(http: httpx.AsyncClient, settings: Settings) -> list[Diagnosis]:
     """Ask for readiness, and for the socket where that is answered."""
-    found: list[Finding] = []
+    found: list[Diagnosis] = []
     try:
         found.append(_readiness(await _get(http, "readyz", {}), settings))
         if found[0].well:
@@ -95,22 +95,22 @@ def _upgrade(url: str) -> dict[str, str]:
     }
 
 
-def _readiness(answer: Answer, settings: Settings) -> Finding:
+def _readiness(answer: Answer, settings: Settings) -> Diagnosis:
     url = settings.public_url.rstrip("/")
     if answer.status == 200 and _read(answer.body, Ready) is not None:
-        return Finding(NAME, True, f"podium answers at {url}/", required=False)
+        return Diagnosis(NAME, True, f"podium answers at {url}/", required=False)
     if answer.status == 503 and _read(answer.body, Draining) is not None:
         return warning(NAME, f"podium stops at this moment at {url}", "try again")
     return _other(answer, f"{url}/readyz", settings)
 
 
-def _socket(answer: Answer, settings: Settings) -> Finding:
+def _socket(answer: Answer, settings: Settings) -> Diagnosis:
     if answer.status == 101 and answer.protocol == SUBPROTOCOL:
-        return Finding(NAME, True, "its WebSocket opens", required=False)
+        return Diagnosis(NAME, True, "its WebSocket opens", required=False)
     return _other(answer, f"{settings.public_url.rstrip('/')}/api/ws", settings)
 
 
-def _other(answer: Answer, url: str, settings: Settings) -> Finding:
+def _other(answer: Answer, url: str, settings: Settings) -> Diagnosis:
     """Podium says itself what it misses; what stands before it has only its status."""
     refused = _read(answer.body, ErrorBody)
     if refused is None:

@@ -9,7 +9,7 @@ from protocol.errors import ProtocolError
 from protocol.users import TokenInfo, UserInfo, UserKind
 from server.cli import Fault
 from server.client import Unreachable
-from server.finding import Finding, warning
+from server.diagnosis import Diagnosis, warning
 from server.settings import Settings
 from server.stores.sqlite import FILE
 from server.user_desk import open_desk
@@ -22,10 +22,10 @@ NAMED = 10
 """So many are named in one line."""
 
 
-async def users(settings: Settings) -> list[Finding]:
+async def users(settings: Settings) -> list[Diagnosis]:
     """Of the server that runs, or of the store. A store that is not there yet is not made."""
     if not await asyncio.to_thread((settings.directory / FILE).exists):
-        return [Finding(NAME, True, ALONE, required=False)]
+        return [Diagnosis(NAME, True, ALONE, required=False)]
     try:
         async with open_desk(settings, None) as desk:
             everyone = await desk.all()
@@ -36,7 +36,7 @@ async def users(settings: Settings) -> list[Finding]:
     return told(everyone, now=SystemClock().now(), by_proxy=by_proxy)
 
 
-def told(everyone: Sequence[UserInfo], *, now: datetime, by_proxy: bool) -> list[Finding]:
+def told(everyone: Sequence[UserInfo], *, now: datetime, by_proxy: bool) -> list[Diagnosis]:
     """`by_proxy`: whether a proxy signs users in, who then need no token."""
     active = [it for it in everyone if not it.revoked_at and it.kind is not UserKind.OPERATOR]
     good = {user.id: [it for it in user.tokens if _good(it, now)] for user in active}
@@ -49,7 +49,7 @@ def told(everyone: Sequence[UserInfo], *, now: datetime, by_proxy: bool) -> list
     out = [it.id for it in active if not good[it.id]]
     if by_proxy:
         out = [it.id for it in active if not good[it.id] and it.kind is UserKind.SERVICE]
-    found = [Finding(NAME, True, _count(active, sum(map(len, good.values()))), required=False)]
+    found = [Diagnosis(NAME, True, _count(active, sum(map(len, good.values()))), required=False)]
     if ending:
         hint = "`podium user token NAME --days 90` makes another one"
         found.append(warning("tokens that expire soon", _some(ending), hint))

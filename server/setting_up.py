@@ -205,6 +205,6 @@ async def _list_models(console: Console, agent: QwenRunner, data: str) -> bool:
     """What the settings now come to; False when some launch could not run."""
     settings = await asyncio.to_thread(load, {"data": data}, os.environ)
     well = True
-    async for finding in tried_models(agent, settings):
-        well &= show(console, finding)
+    async for diagnosis in tried_models(agent, settings):
+        well &= show(console, diagnosis)
     return well

@@ -12,8 +12,8 @@ import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from server.diagnosis import Diagnosis
 from server.doctor_address import asked
-from server.finding import Finding
 from server.settings import Settings
 from tests.fakes.agent import FakeAgent
 from tests.integration.proxies import Proxy, listener, nginx, reserved
@@ -205,7 +205,7 @@ async def test_without_the_upgrade_there_is_no_socket(tmp_path: Path) -> None:
     assert b"Upgrade" in answer.body
 
 
-async def examined(proxy: Proxy) -> list[Finding]:
+async def examined(proxy: Proxy) -> list[Diagnosis]:
     """What `podium doctor` finds through a proxy."""
     settings = Settings(public_url=f"{proxy.origin}/podium")
     async with proxy.http() as http:

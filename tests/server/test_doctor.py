@@ -12,7 +12,7 @@ import pytest
 from protocol.ids import UserId
 from protocol.users import NewToken, NewUser, TokenInfo, UserInfo, UserKind
 from server import doctor_address, doctor_users
-from server.finding import Finding
+from server.diagnosis import Diagnosis
 from server.local import ServerFile
 from server.settings import Settings
 from server.stores.migrate import lock
@@ -55,7 +55,7 @@ def somebody(
 OPERATOR = somebody("local", kind=UserKind.OPERATOR)
 
 
-def told(*users: UserInfo, by_proxy: bool = False) -> list[Finding]:
+def told(*users: UserInfo, by_proxy: bool = False) -> list[Diagnosis]:
     return doctor_users.told([OPERATOR, *users], now=NOW, by_proxy=by_proxy)
 
 
@@ -118,7 +118,7 @@ async def test_users_are_read_from_the_store_and_from_the_server(tmp_path: Path)
     await asyncio.to_thread(ServerFile.remove, settings.directory)
     read = await doctor_users.users(settings)
     assert read == asked
-    says = " ".join(str(finding) for finding in asked)
+    says = " ".join(str(diagnosis) for diagnosis in asked)
     assert "1 user, with 1 good token" in says
     assert f"ann's {ann.token_id} on " in says
     assert ann.token not in says
@@ -140,7 +140,7 @@ async def test_a_store_that_is_held_is_said_to_be_held(tmp_path: Path) -> None:
     assert len(await doctor_users.users(settings)) == 2, "it was the lock alone"
 
 
-async def test_a_broken_store_is_a_finding_and_no_traceback(tmp_path: Path) -> None:
+async def test_a_broken_store_is_a_diagnosis_and_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "podium.db").write_bytes(b"this is no database" * 100)
     (found,) = await doctor_users.users(Settings(data=str(tmp_path)))
     assert found.says.startswith("cannot be listed: ")
@@ -173,7 +173,7 @@ async def stranger(answer: bytes) -> AsyncIterator[tuple[str, list[bytes]]]:
         yield f"http://{host}:{port}", heard
 
 
-async def asked_at(url: str, public_url: str = PUBLIC) -> list[Finding]:
+async def asked_at(url: str, public_url: str = PUBLIC) -> list[Diagnosis]:
     async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
         return await doctor_address.asked(http, Settings(public_url=public_url))
 

@@ -14,7 +14,7 @@ from server import doctor
 from server.agents.containment import ladder
 from server.agents.containment.cage import Found
 from server.agents.containment.refusals import Host
-from server.finding import Finding
+from server.diagnosis import Diagnosis
 from server.settings import Settings
 from tests.fakes.scripted import allowed, marked, node
 
@@ -226,7 +226,7 @@ async def test_another_system_has_none(tmp_path: Path, monkeypatch: pytest.Monke
 # --- what doctor says ---------------------------------------------------------------------------
 
 
-def told(found: Found, **settings: Any) -> list[Finding]:
+def told(found: Found, **settings: Any) -> list[Diagnosis]:
     return doctor.contained(found, Settings(data="/nowhere", **settings))
 
 

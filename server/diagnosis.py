@@ -1,9 +1,10 @@
-"""What `podium doctor` says: one line for each thing that it looked at."""
+"""What `podium doctor` says: one line for each thing that it looked at. (A finding is what a review
+has.)"""
 
 from typing import NamedTuple
 
 
-class Finding(NamedTuple):
+class Diagnosis(NamedTuple):
     """One line of the examination. Without `required` a ✗ does not stop podium from working."""
 
     name: str
@@ -13,6 +14,6 @@ class Finding(NamedTuple):
     required: bool = True
 
 
-def warning(name: str, says: str, hint: str | None = None) -> Finding:
+def warning(name: str, says: str, hint: str | None = None) -> Diagnosis:
     """What somebody should know, and podium works in spite of."""
-    return Finding(name, False, says, hint, required=False)
+    return Diagnosis(name, False, says, hint, required=False)
