@@ -173,7 +173,7 @@ def submitted(plan: FlowPlan, facts: Facts) -> list[Finding]:
 # ── code steps ───────────────────────────────────────────────────────────────────────────────────
 
 
-def compute(plan: FlowPlan, step: PlannedStep, facts: Facts, tree: TreeView) -> Accepted:
+def compute(plan: FlowPlan, step: PlannedStep, facts: Facts) -> Accepted:
     """Compute a code step. Only the findings that it changed are to be shown again.
 
     Raises KeyError for a function that is not in FUNCTIONS: `checks.py` lets no such flow through.

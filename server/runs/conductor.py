@@ -350,11 +350,10 @@ class Conductor:
     # --- the other actions ----------------------------------------------------------------------
 
     async def _compute(self, step: PlannedStep) -> None:
-        """A code step: pure, in a thread, because it reads the pinned tree."""
+        """A code step: pure, and in a thread, because it may have many findings to compare."""
         await self._open(step, None)
-        view = self._rooms.trees.view(self._plan.tree.id)
         try:
-            accepted = await asyncio.to_thread(results.compute, self._plan, step, self._facts, view)
+            accepted = await asyncio.to_thread(results.compute, self._plan, step, self._facts)
         except Exception:
             log.exception("code_step_broke", run_id=self._run_id, step_id=step.id)
             await self._failed(step, _internal(), None)

@@ -102,13 +102,13 @@ async def test_a_hello_that_comes_late_shows_every_agent_once(tmp_path: Path) ->
         await view.evaluate("id => { location.hash = `run=${id}`; }", run_id)
         await expect(view.locator("#run")).to_be_visible()
         between.changed = lambda frame: frame
-        between.say(**hello_of(home))
+        between.say(**a_hello())
         await seen(view, run_id)
         asked = [said["run_id"] for said in between.asked if said["type"] == "subscribe"]
         assert asked == [run_id]
 
 
-def hello_of(home: House) -> Frame:
+def a_hello() -> Frame:
     return {
         "type": "flow_run_hello",
         "user_id": "local",

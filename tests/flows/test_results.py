@@ -161,7 +161,7 @@ def reviewed() -> Facts:
 
 def merged() -> Facts:
     known = reviewed()
-    accepted = compute(PLAN, MERGE, known, TREE)
+    accepted = compute(PLAN, MERGE, known)
     return Facts(
         steps={
             **known.steps,
@@ -171,7 +171,7 @@ def merged() -> Facts:
 
 
 def test_merge_settles_duplicates_and_says_what_is_to_be_judged() -> None:
-    accepted = compute(PLAN, MERGE, reviewed(), TREE)
+    accepted = compute(PLAN, MERGE, reviewed())
     assert accepted.output == json_of(accepted)
     states = {it["id"]: it.get("state", "open") for it in accepted.output["findings"]}
     assert states == {"JUN-01": "merged", "JUN-02": "unverified", "SEC-01": "open"}
@@ -180,7 +180,7 @@ def test_merge_settles_duplicates_and_says_what_is_to_be_judged() -> None:
 
 
 def test_merge_of_nothing_has_nothing_to_judge() -> None:
-    accepted = compute(PLAN, MERGE, facts(), TREE)
+    accepted = compute(PLAN, MERGE, facts())
     assert (accepted.output["findings"], accepted.output["corrective"]) == ([], [])
 
 
@@ -206,7 +206,7 @@ def reconciled(*given: dict[str, Any]) -> Accepted:
     status = StepStatus.COMPLETED if validated else StepStatus.FAILED
     fact = StepFact(status=status, output=validated.output if validated else None)
     known = Facts(steps={**known.steps, VALIDATE.id: fact})
-    return compute(PLAN, RECONCILE, known, TREE)
+    return compute(PLAN, RECONCILE, known)
 
 
 def test_reconcile_applies_the_verdicts_and_shows_what_changed() -> None:
@@ -240,7 +240,7 @@ def test_settled_goes_as_far_as_the_run_did() -> None:
 
 
 def test_the_report_step_computes_nothing() -> None:
-    assert compute(PLAN, REPORT, facts(), TREE) == Accepted(output={})
+    assert compute(PLAN, REPORT, facts()) == Accepted(output={})
 
 
 def test_every_function_that_a_flow_may_name_is_there() -> None:
@@ -251,11 +251,11 @@ def test_every_function_that_a_flow_may_name_is_there() -> None:
 def test_merge_and_reconcile_keep_every_id_in_plan_order(given: list[Finding]) -> None:
     output = take(GENERAL, raw_answer()).output | {"findings": msgspec.to_builtins(given)}
     known = facts(general=output)
-    merging = compute(PLAN, MERGE, known, TREE)
+    merging = compute(PLAN, MERGE, known)
     known = facts(general=output, merge=json_of(merging))
     ids = [it.id for it in given]
     assert [it["id"] for it in merging.output["findings"]] == ids
-    assert [it["id"] for it in compute(PLAN, RECONCILE, known, TREE).output["findings"]] == ids
+    assert [it["id"] for it in compute(PLAN, RECONCILE, known).output["findings"]] == ids
     assert {it.id for it in submitted(PLAN, known)} == set(merging.output["corrective"])
 
 

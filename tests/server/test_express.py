@@ -59,9 +59,7 @@ async def test_what_is_published_goes_without_the_writer(
     assert (live >= TEXTS) is not express
 
 
-async def test_a_control_frame_that_waits_leaves_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_control_frame_that_waits_leaves_first(tmp_path: Path) -> None:
     """An answer to every message while frames come: order and count of both stay."""
     async with house(tmp_path, agent=Speaker()) as home, home.socket() as wire:
         run_id = await home.launch()

@@ -183,7 +183,7 @@ def test_every_shell_sets_the_limits(shell: str) -> None:
     assert rows["Max data size"] == [str((2048 + 4096) * MIB)] * 2
 
 
-async def test_a_tree_has_no_more_tasks_than_the_kernel_is_told(tmp_path: Path) -> None:
+async def test_a_tree_has_no_more_tasks_than_the_kernel_is_told() -> None:
     """Counted within the containment, whatever else the same user runs. The kernel counts none
     of root's, so root is tried as nobody."""
     found = allowed()

@@ -197,7 +197,7 @@ async def test_runs_that_nobody_sees_any_more_are_stopped(
 
 
 async def test_a_download_under_way_is_cut(
-    home: House, ann: Person, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    home: House, ann: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id = await launched(home, ann)
     async with socket_of(home, ann) as wire:
@@ -279,7 +279,7 @@ async def test_a_session_ends_with_its_token(home: House, ann: Person) -> None:
 
 
 async def test_signing_out_ends_the_session_wherever_its_cookie_is(
-    home: House, ann: Person, monkeypatch: pytest.MonkeyPatch
+    home: House, ann: Person
 ) -> None:
     async with Browser(home) as browser, Browser(home) as other, Browser(home) as thief:
         for one in (browser, other):
