@@ -6,9 +6,10 @@ carries a word that begins with CANARY. Git's own tricks are in
 """
 
 import json
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+
+from tests.repositories import committed
 
 HOOK_EVENTS = (
     "SessionStart", "SessionEnd", "UserPromptSubmit", "PreToolUse", "PostToolUse", "Notification",
@@ -26,14 +27,7 @@ def divide(a, b):
 def hostile_repository(folder: Path, canaries: Path, *, proxy: str | None) -> Path:
     """Make it in `folder`, committed; with `proxy` its files also divert the model's traffic."""
     canaries.mkdir(parents=True, exist_ok=True)
-    for name, text in _files(canaries, proxy).items():
-        place = folder / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(text)
-    identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
-    for words in (["init", "-q"], ["add", "-A", "-f"], [*identity, "commit", "-qm", "first"]):
-        subprocess.run(["git", *words], cwd=folder, check=True, stdin=subprocess.DEVNULL)
-    return folder
+    return committed(folder, _files(canaries, proxy))
 
 
 def fired(canaries: Path) -> set[str]:

@@ -1,7 +1,6 @@
 """The whole job with nothing replaced but the model: the real qwen, a real socket, a real kill."""
 
 import asyncio
-import subprocess
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +29,7 @@ from server.demo.wire import ChatRequest
 from tests.fakes.model import FakeModel, Gate, serving
 from tests.integration.documented import as_documented
 from tests.integration.servers import Server, podium
+from tests.repositories import committed
 
 pytestmark = [pytest.mark.real_agent, pytest.mark.timeout(180)]
 
@@ -49,13 +49,7 @@ FILES = {
 
 def repository(folder: Path) -> Path:
     """A git repository with one commit."""
-    for name, text in FILES.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-    identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
-    for words in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-qm", "first"]):
-        subprocess.run(["git", *words], cwd=folder, check=True)
-    return folder
+    return committed(folder, FILES)
 
 
 def endpoint(url: str) -> Mapping[str, str]:

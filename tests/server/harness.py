@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -17,6 +16,7 @@ from server.ports import Clock
 from server.serve import configured, listen
 from server.settings import EndpointSettings, Settings
 from tests.fakes.agent import FakeAgent
+from tests.repositories import committed
 from tests.server.contracts import SocketContract, Watched, rest_contract, socket_contract
 
 TOKEN = "a-token-of-the-test"
@@ -25,13 +25,7 @@ FILES = {"src/a.py": "def a():\n    return undefined_name_here\n", "src/b.py": "
 
 
 def repository(folder: Path) -> Path:
-    for name, text in FILES.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-    identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
-    for words in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-qm", "first"]):
-        subprocess.run(["git", *words], cwd=folder, check=True)
-    return folder
+    return committed(folder, FILES)
 
 
 def plain_http(**options: Any) -> httpx.AsyncClient:

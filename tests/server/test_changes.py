@@ -10,6 +10,7 @@ from protocol.plan import LineRange
 from server.agents.copies import changes
 from server.agents.copies.changes import BadScope, find_changes
 from server.agents.copies.snapshot import pin
+from tests.repositories import IDENTITY
 from tests.server.test_snapshot import Shop, names, shop, state_of
 
 __all__ = ["shop"]
@@ -144,8 +145,7 @@ def test_nested_repositories_are_left_out(shop: Shop, *, commits: bool) -> None:
     subprocess.run(["git", "init", "-q", shop.path / "nested"], check=True)
     (shop.path / "nested" / "b.py").write_text("1\n")
     if commits:
-        identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
-        for words in (["add", "-A"], [*identity, "commit", "-qm", "x"]):
+        for words in (["add", "-A"], [*IDENTITY, "commit", "-qm", "x"]):
             subprocess.run(["git", *words], cwd=shop.path / "nested", check=True)
     pinned = shop.pin()
     assert names(pinned) == ["a.py"]

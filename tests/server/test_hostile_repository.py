@@ -16,6 +16,7 @@ from server.agents.copies.git import GitError
 from server.agents.copies.pinned import Pinned
 from server.agents.copies.seen import look
 from server.agents.copies.snapshot import Snapshots, pin
+from tests.repositories import IDENTITY
 from tests.server.test_snapshot import Shop, names, shop, state_of
 
 __all__ = ["shop"]
@@ -48,8 +49,7 @@ class Trap:
     def naive(self, *words: str) -> None:
         """What people and tools type, whatever comes of it."""
         env = {**os.environ, "GIT_ALLOW_PROTOCOL": "ext:git:ssh:file:http"}
-        identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
-        command = ["git", *identity, *words]
+        command = ["git", *IDENTITY, *words]
         asked = b"protocol=https\nhost=none.invalid\n\n"
         subprocess.run(
             command,

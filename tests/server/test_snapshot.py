@@ -12,6 +12,7 @@ from protocol.plan import LineRange
 from server.agents.copies.changes import BadScope, Changes, find_changes
 from server.agents.copies.pinned import Pinned
 from server.agents.copies.snapshot import pin
+from tests.repositories import IDENTITY
 
 
 class Shop:
@@ -23,9 +24,8 @@ class Shop:
         self.path.mkdir()
 
     def git(self, *words: str) -> str:
-        identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
         done = subprocess.run(
-            ["git", *identity, *words], cwd=self.path, check=True, capture_output=True, text=True
+            ["git", *IDENTITY, *words], cwd=self.path, check=True, capture_output=True, text=True
         )
         return done.stdout
 
