@@ -32,7 +32,7 @@ def try_out(place: Path) -> None:
     built = next((place / "dist").glob("*.whl"))
     check_contents(built)
     install_wheel(built, place)
-    try_wheel(place)
+    try_installed(place)
 
 
 def check_contents(built: Path) -> None:
@@ -61,7 +61,7 @@ def install_wheel(built: Path, place: Path) -> None:
     run(inside, "-m", "pip", "install", "-qq", "-c", str(constraints), str(built))
 
 
-def try_wheel(place: Path) -> None:
+def try_installed(place: Path) -> None:
     """The installed wheel, with nothing of this checkout or of the user's settings in reach."""
     alone = {
         "OPENAI_BASE_URL": "",

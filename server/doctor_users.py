@@ -46,9 +46,8 @@ def told(everyone: Sequence[UserInfo], *, now: datetime, by_proxy: bool) -> list
         for token in good[user.id]
         if token.expires_at is not None and _moment(token.expires_at) <= now + SOON
     ]
-    out = [it.id for it in active if not good[it.id]]
-    if by_proxy:
-        out = [it.id for it in active if not good[it.id] and it.kind is UserKind.SERVICE]
+    in_need = [it for it in active if not by_proxy or it.kind is UserKind.SERVICE]
+    out = [it.id for it in in_need if not good[it.id]]
     found = [Diagnosis(NAME, True, _count(active, sum(map(len, good.values()))), required=False)]
     if ending:
         hint = "`podium user token NAME --days 90` makes another one"

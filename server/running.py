@@ -46,11 +46,11 @@ class RunOptions(NamedTuple):
     project: str
     url: str | None
     as_json: bool
-    key: str | None
-    fail_on: str | None
     demo: bool
-    demo_if_unconfigured: bool
-    keep_serving: bool
+    key: str | None = None
+    fail_on: str | None = None
+    demo_if_unconfigured: bool = False
+    keep_serving: bool = False
     containment: str | None = None
 
 
@@ -112,7 +112,7 @@ async def plan_command(
     settings: Settings, command: str, *, project: str, url: str | None, as_json: bool, demo: bool
 ) -> int:
     """Print the plan of a command."""
-    options = RunOptions(project, url, as_json, None, None, demo, False, False)
+    options = RunOptions(project=project, url=url, as_json=as_json, demo=demo)
     root = project_root(project)
     async with _server(settings, options) as used:
         body = {"project_id": await _register(used.client, root), "command": command}

@@ -1,6 +1,6 @@
 """Builders of trees, situations and plans for the tests of `flows`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from flows.facts import TreeView
@@ -21,26 +21,13 @@ from protocol.plan import (
     StepKind,
     Tree,
 )
+from tests.flows.trees import MemoryTree
 
 PROJECT = ProjectId("00000000-0000-4000-8000-000000000001")
 ENDPOINT = Endpoint(name="local", host="127.0.0.1:8080", model="qwen")
 CATALOGUE: Catalogue = load()
 REVIEW = CATALOGUE.get("code-review")
 TRIAGE = CATALOGUE.get("issue-triage")
-
-
-class MemoryTree:
-    """A tree made of texts."""
-
-    def __init__(self, files: Mapping[str, str]) -> None:
-        self._files = dict(sorted(files.items()))
-
-    def paths(self) -> Sequence[str]:
-        return list(self._files)
-
-    def lines(self, path: str) -> Sequence[str] | None:
-        text = self._files.get(path)
-        return None if text is None else text.splitlines()
 
 
 def situation(files: Mapping[str, str], *, status: str = "present", **changes: Any) -> Situation:

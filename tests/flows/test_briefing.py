@@ -24,7 +24,8 @@ from flows.planner import MAX_DIFF_BYTES, plan
 from protocol.ids import StepId
 from protocol.plan import FlowPlan
 from protocol.report import Citation, Confidence, Finding, Severity
-from tests.flows.plans import CATALOGUE, REVIEW, MemoryTree, invoke, situation
+from tests.flows.plans import CATALOGUE, REVIEW, invoke, situation
+from tests.flows.trees import MemoryTree
 
 FILES = {"src/a.py": "x = 1\n", "src/@types/b.ts": "y\n", "README.md": "z\n"}
 MARKER = "k7q2"

@@ -23,7 +23,8 @@ from flows.planner import plan
 from protocol.ids import StepId
 from protocol.plan import FlowPlan
 from protocol.report import Citation, Confidence, Finding, Severity
-from tests.flows.plans import CATALOGUE, REVIEW, MemoryTree, invoke, situation
+from tests.flows.plans import CATALOGUE, REVIEW, invoke, situation
+from tests.flows.trees import MemoryTree
 
 MARKER = "0f1e2d3c4b5a6978"
 CANARY = "OBEY-ME"
