@@ -22,24 +22,30 @@ from protocol.ids import ProjectId, RunId
 from protocol.plan import FlowPlan
 from protocol.report import Severity
 from protocol.resources import Project
+from protocol.states import RunStatus
 from server.cli import CANCELLED, USAGE, Fault, project_root
 from server.client import Client, Unreachable
 from server.client.states import Condition, State
 from server.demo.process import DemoProcess
 from server.keep_serving import keep_serving, where_to_watch
 from server.local import ServerFile, own_server, running_server
+from server.plan_lines import plan_lines, tree_lines
 from server.settings import Settings, default_file
 from server.terminal import (
-    EXIT_CODES,
     FrameLines,
     LiveTable,
     PlainLines,
     Watcher,
     clean,
     clean_line,
-    plan_lines,
-    tree_lines,
 )
+
+EXIT_CODES = {
+    RunStatus.COMPLETED: 0,
+    RunStatus.FAILED: 1,
+    RunStatus.PARTIAL: 3,
+    RunStatus.CANCELLED: 130,
+}
 
 
 class RunOptions(NamedTuple):

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from math import ceil
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -11,7 +10,6 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from flows.counted import number_of
 from flows.report.meta import STALE
 from protocol.frames import (
     FlowRunFinding,
@@ -30,8 +28,9 @@ from protocol.frames import (
     ToolStatus,
 )
 from protocol.ids import StepId
-from protocol.plan import FlowPlan, PlannedStep, Scope, StepKind, Tree
-from protocol.states import RunStatus, StepStatus
+from protocol.plan import PlannedStep, StepKind
+from protocol.states import StepStatus
+from server.plan_lines import plan_lines
 
 MARKS = {
     StepStatus.PENDING: ("·", "dim"),
@@ -222,42 +221,6 @@ class _Row:
         self._speaking = True
 
 
-def plan_lines(plan: FlowPlan) -> list[str]:
-    """A plan in a few lines: what, where, who and why, and what is left out."""
-    scope = plan.scope
-    lines = [
-        f"{plan.title} · band {plan.band.name.value} ({plan.band.reason})",
-        f"scope: {scope.description} · {len(scope.files)} of {number_of(scope.total_files, 'file')}"
-        f" · tree {plan.tree.id[:12]}",
-        f"model: {plan.endpoint.model} at {plan.endpoint.host}",
-    ]
-    if plan.demo:
-        lines.append("scripted demo model, not a review")
-    lines += _not_reviewed(scope)
-    lines += [f"  {seat.role}: {seat.reason}{_own_model(plan, seat.role)}" for seat in plan.roster]
-    lines += [f"  left out: {seat.role}: {seat.reason}" for seat in plan.omitted]
-    files = number_of(plan.tree.files, "file")
-    lines.append(f"agents can read: {files}, {ceil(plan.tree.bytes / 1024):,} KiB")
-    if plan.tree.left_out:
-        counts = ", ".join(f"{count} {why}" for why, count in sorted(plan.tree.left_out.items()))
-        lines.append(f"not sent to any agent: {counts}")
-    lines += [f"note: {note}" for note in plan.tree.notes]
-    lines += [f"note: {warning}" for warning in plan.warnings]
-    return lines
-
-
-def _not_reviewed(scope: Scope) -> list[str]:
-    """The files in scope that the band's cap leaves out."""
-    lines = [f"  not reviewed, over the cap of the band: {path}" for path in scope.left_out]
-    more = scope.total_files - len(scope.files) - len(lines)
-    return [*lines, f"  not reviewed, over the cap of the band: {more} more"] if more > 0 else lines
-
-
-def _own_model(plan: FlowPlan, role: str) -> str:
-    own = plan.role_endpoints.get(role)
-    return f" · {own.model} at {own.host}" if own else ""
-
-
 def _note(event: FlowRunSubscribed | FlowRunReset) -> str:
     if isinstance(event, FlowRunSubscribed):
         return f"the server has lost what came after frame {event.after}; it goes on from there"
@@ -279,15 +242,6 @@ def _report_lines(frame: FlowRunReport) -> list[str]:
     if frame.read_only:
         lines.append(frame.read_only)
     return lines
-
-
-def tree_lines(tree: Tree) -> list[str]:
-    """What agents can read, by path or counted by folder, and what was left out."""
-    lines = [f"  reads {path}" for path in tree.paths]
-    lines += [f"  reads {at} ({number_of(files, 'file')})" for at, files in tree.folders.items()]
-    lines += [f"  left out {path}" for path in tree.left_out_paths]
-    more = sum(tree.left_out.values()) - len(tree.left_out_paths)
-    return [*lines, f"  left out: {more} more"] if more > 0 else lines
 
 
 def _line(frame: StoredFrame) -> str | None:
@@ -331,11 +285,3 @@ def _step_line(frame: FlowRunStepStatus) -> str:
     if why and why != frame.status.value:
         parts.append(f"({why})")
     return " ".join(parts)
-
-
-EXIT_CODES = {
-    RunStatus.COMPLETED: 0,
-    RunStatus.FAILED: 1,
-    RunStatus.PARTIAL: 3,
-    RunStatus.CANCELLED: 130,
-}
