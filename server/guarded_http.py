@@ -54,7 +54,7 @@ class GuardedConnection(asyncio.Protocol):
         # uvloop's transports are of no class of asyncio's.
         self._transport = cast(asyncio.Transport, transport)
         self._http.connection_made(transport)
-        self._in_time(self._head_seconds, self._late)
+        self._await_head()
         self._others[self] = None
         if len(self._others) > MOST:
             idle = [other for other in self._others if other.idle]
@@ -74,12 +74,17 @@ class GuardedConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._http.resume_writing()
 
-    def _in_time(self, seconds: float, then: Callable[[], None]) -> None:
+    def _await_head(self) -> None:
+        """The next headers have their time from now on, unless it runs already."""
+        if self._timer is None:
+            self._set_timer(self._head_seconds, self._late)
+
+    def _set_timer(self, seconds: float, then: Callable[[], None]) -> None:
         """Call `then` after so long, instead of what was to come before."""
-        self._take_time()
+        self._stop_timer()
         self._timer = asyncio.get_running_loop().call_later(seconds, then)
 
-    def _take_time(self) -> None:
+    def _stop_timer(self) -> None:
         """Nothing is awaited: there is no hurry."""
         if self._timer is not None:
             self._timer.cancel()
@@ -88,4 +93,4 @@ class GuardedConnection(asyncio.Protocol):
     def _forget(self) -> None:
         """It is none of the crowd any more."""
         self._others.pop(self, None)
-        self._take_time()
+        self._stop_timer()

@@ -54,8 +54,7 @@ class Connection(GuardedConnection):
             self._end()
             return
         before, body = self._http.cycle, self._body_is_coming
-        if self._timer is None:
-            self._in_time(HEAD_SECONDS, self._late)
+        self._await_head()
         self._http.data_received(data)
         if self._transport.get_protocol() is not self:
             self._forget()
@@ -70,9 +69,9 @@ class Connection(GuardedConnection):
     def _request_came(self, *, new: bool) -> None:
         """Its headers, or more of its body: the time is that of the body, and ends with it."""
         if not self._body_is_coming:
-            self._take_time()
+            self._stop_timer()
         elif new:
-            self._in_time(BODY_SECONDS, self._late)
+            self._set_timer(BODY_SECONDS, self._late)
 
     def _late(self) -> None:
         self._refuse(LATE)
@@ -94,7 +93,7 @@ class Connection(GuardedConnection):
     def _end(self) -> None:
         """Take nothing more, and free the connection soon."""
         self._over = True
-        self._in_time(LINGER_SECONDS, self.cut)
+        self._set_timer(LINGER_SECONDS, self.cut)
         if self._transport.can_write_eof():
             self._transport.write_eof()
 

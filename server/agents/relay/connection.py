@@ -34,8 +34,8 @@ class Connection(GuardedConnection):
 
     def data_received(self, data: bytes) -> None:
         before, idle = self._http.cycle, self.idle
-        if idle and self._timer is None:
-            self._in_time(HEAD_SECONDS, self.cut)
+        if idle:
+            self._await_head()
         self._http.data_received(data)
         if self._http.cycle is not before:
             self._headers_came(too_early=not idle)
@@ -48,7 +48,7 @@ class Connection(GuardedConnection):
 
     def _headers_came(self, *, too_early: bool) -> None:
         self._asked, self._head, self._rest = True, 0, 0
-        self._take_time()
+        self._stop_timer()
         if too_early:
             # The next request before the last one has its answer: no agent does that.
             self.cut()
