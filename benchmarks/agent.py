@@ -9,11 +9,9 @@ from pathlib import Path
 
 from benchmarks.options import Options
 from benchmarks.rows import Row
-from benchmarks.server import Bench, stand_in
+from benchmarks.server import Bench, launched, stand_in
 from benchmarks.starts import tree
-from protocol.commands import Launch
 from protocol.frames import FlowRunStepTool
-from protocol.ids import ProjectId
 from server.client import Client
 
 
@@ -39,14 +37,8 @@ async def agent_to_socket(rate: int, seconds: int) -> Row:
 async def watched(bench: Bench) -> list[float]:
     delays = []
     async with Client(bench.url, bench.token) as client:
-        projects = (await client.get("/api/projects"))["projects"]
-        launch = Launch(
-            id="1",
-            key="bench",
-            project_id=ProjectId(projects[0]["id"]),
-            command="/code-review small --only generalist",
-        )
-        async for frame in client.follow(await client.launch(launch)):
+        run_id = await launched(client, "/code-review small --only generalist")
+        async for frame in client.follow(run_id):
             if isinstance(frame, FlowRunStepTool) and frame.name == "glob" and frame.args:
                 delays.append(time.time() - float(json.loads(frame.args)["at"]))
     return delays

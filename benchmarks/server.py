@@ -9,10 +9,13 @@ from typing import NamedTuple
 
 import uvicorn
 
+from protocol.commands import Launch
+from protocol.ids import ProjectId
 from protocol.plan import Endpoint
 from server.agents.installation import Installation
 from server.agents.qwen_runner import Guards, QwenRunner
 from server.app import opened
+from server.client import Client
 from server.ports import ModelEndpoint, Probe
 from server.serve import configured, listen
 from server.settings import EndpointSettings, Settings
@@ -35,15 +38,24 @@ class Writer(QwenRunner):
 
 
 @asynccontextmanager
-async def stand_in(data: Path, project: Path, *, model: str) -> AsyncIterator[Bench]:
+async def stand_in(
+    data: Path, project: Path, *, model: str, slots: int = 1
+) -> AsyncIterator[Bench]:
+    """`model` says what the writer writes, `slots` how many write at once."""
     data.mkdir()
-    endpoint = EndpointSettings(base_url="http://127.0.0.1:9/v1", model=model)
-    settings = Settings(data=str(data), port=0, token=TOKEN, endpoints={"default": endpoint})
+    endpoint = EndpointSettings(base_url="http://127.0.0.1:9/v1", model=model, slots=slots)
+    settings = Settings(data=str(data), port=0, endpoints={"default": endpoint})
     script = Path(__file__).with_name("writer.py")
     installed = Installation(Path(sys.executable), script, "0.24.4")
     # The stand-in is no Node: what the containment holds is measured by itself.
     guards = Guards(contained=False)
     agent = Writer(data, clock=SystemClock(), guards=guards, installed=installed)
+    async with serving(settings, project, agent) as bench:
+        yield bench
+
+
+@asynccontextmanager
+async def serving(settings: Settings, project: Path, agent: QwenRunner) -> AsyncIterator[Bench]:
     with listen(settings) as listener:
         async with opened(settings, token=TOKEN, projects=[project], agent=agent) as podium:
             server = uvicorn.Server(await configured(podium.app))
@@ -52,3 +64,10 @@ async def stand_in(data: Path, project: Path, *, model: str) -> AsyncIterator[Be
             yield Bench(url, TOKEN)
             server.should_exit = True
             await serving
+
+
+async def launched(client: Client, command: str) -> str:
+    """The id of a new run on the only project."""
+    projects = (await client.get("/api/projects"))["projects"]
+    project_id = ProjectId(projects[0]["id"])
+    return await client.launch(Launch(id="1", key="bench", project_id=project_id, command=command))

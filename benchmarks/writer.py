@@ -1,7 +1,8 @@
-"""A stand-in for the agent's CLI that writes at a steady rate, each text with the time it was
-written. It takes the agent's arguments and ends with a valid empty result.
+"""A stand-in for the agent's CLI that writes at a steady rate. It takes the agent's arguments and
+ends with a valid empty result.
 
-Environment is the agent's own, so the rate comes with the model's name: `rate-1000-for-3`.
+Environment is the agent's own, so what it writes comes with the model's name: `rate-1000-for-3` are
+tool calls, each with the time it was written, `text-200-for-30` pieces of one text.
 """
 
 import json
@@ -26,9 +27,24 @@ def line(event: dict[str, object]) -> None:
     sys.stdout.flush()
 
 
+def tool(number: int) -> dict[str, object]:
+    """Distinct tool calls are never merged, so this many frames reach the log."""
+    call = {"type": "tool_use", "id": str(number), "name": "glob", "input": {"at": time.time()}}
+    return {"type": "assistant", "message": {"content": [call]}}
+
+
+def text(number: int) -> dict[str, object]:
+    end = "\n" if number % 10 == 0 else " "
+    delta = {"type": "text_delta", "text": f"and {number} words,{end}"}
+    return {"type": "stream_event", "event": {"type": "content_block_delta", "delta": delta}}
+
+
+KINDS = {"rate": tool, "text": text}
+
+
 def main() -> None:
     model = os.environ["OPENAI_MODEL"]
-    _, rate, _, seconds = model.split("-")
+    kind, rate, _, seconds = model.split("-")
     sys.stdin.read()
     line(
         {
@@ -44,9 +60,7 @@ def main() -> None:
     began, number = time.monotonic(), 0
     while time.monotonic() - began < float(seconds):
         number += 1
-        # Distinct tool calls are never merged, so this many frames reach the log.
-        call = {"type": "tool_use", "id": str(number), "name": "glob", "input": {"at": time.time()}}
-        line({"type": "assistant", "message": {"content": [call]}})
+        line(KINDS[kind](number))
         time.sleep(max(0.0, began + number / float(rate) - time.monotonic()))
     line(
         {

@@ -3,12 +3,12 @@
 import { PodiumClient } from "./client.js";
 import { showConnection } from "./connection.js";
 import { byId, count, element, when } from "./dom.js";
+import { Output } from "./output.js";
 import { MARKS, readOnly } from "./receipt.js";
 import { drawReport } from "./report.js";
 import { begin, runOfAddress, showUser } from "./signing.js";
 
 const TERMINAL = new Set(["completed", "partial", "failed", "cancelled"]);
-const KEEP_CHARACTERS = 20_000; // of each agent's text; the log has all of it
 const KEEP_RUNS = 200; // of the list
 const NO_RUN = new Set(["not_found", "bad_message", "bad_arguments"]); // no such run, or no id of any
 const podium = new PodiumClient();
@@ -223,18 +223,18 @@ function drawPlan(plan) {
 
 function addStep(step) {
   const status = element("span", { className: "status pending", textContent: "pending" });
-  const output = element("div", { className: "output", tabIndex: 0 });
-  output.setAttribute("role", "log");
-  output.setAttribute("aria-label", `Output of ${step.id}`);
-  output.setAttribute("aria-live", "off");
+  const said = element("div", { className: "output", tabIndex: 0 });
+  said.setAttribute("role", "log");
+  said.setAttribute("aria-label", `Output of ${step.id}`);
+  said.setAttribute("aria-live", "off");
   const stop = element("button", { type: "button", textContent: "Stop", title: `Stop ${step.id}`, hidden: true });
   stop.addEventListener("click", () => podium.cancel(shown.id, step.id).catch(tell));
   const badge = element("span", { className: "badge", hidden: true });
   const card = element("article", {},
     element("h4", {}, element("span", { textContent: step.title }), " ", element("code", { textContent: step.id })),
-    element("p", {}, status, " ", badge, " ", stop), output);
+    element("p", {}, status, " ", badge, " ", stop), said);
   byId("agents").append(card);
-  shown.steps.set(step.id, { card, status, badge, output, stop, tools: new Map(), attempt: 0, text: null });
+  shown.steps.set(step.id, { card, status, badge, output: new Output(said), stop, tools: new Map(), attempt: 0 });
 }
 
 function setStep(frame) {
@@ -244,9 +244,9 @@ function setStep(frame) {
   const reason = frame.message ?? (frame.reason === frame.status ? "" : frame.reason?.replaceAll("_", " "));
   step.status.textContent = [frame.status, attempt, reason].filter(Boolean).join(" · ");
   // Whoever never ran has nothing to show but why.
-  const idle = ["skipped", "cancelled"].includes(frame.status) && !step.output.hasChildNodes();
+  const idle = ["skipped", "cancelled"].includes(frame.status) && step.output.empty;
   step.card.classList.toggle("idle", idle);
-  step.output.hidden = idle;
+  step.output.node.hidden = idle;
   step.status.className = `status ${frame.status}`;
   if (frame.reason === "read_only_unproven") setBadge(step, { verdict: "violated", why: [frame.message ?? "read-only could not be proven"] });
   step.stop.hidden = frame.status !== "running" && frame.status !== "queued";
@@ -257,37 +257,23 @@ function setStep(frame) {
 }
 
 function addText(frame) {
-  const step = shown.steps.get(frame.step_id);
-  if (!step) return;
-  if (step.text?.channel !== frame.channel) {
-    step.text = { channel: frame.channel, node: element("p", { className: `text ${frame.channel}` }) };
-    append(step, step.text.node);
-  }
-  const { node } = step.text;
-  following(step, () => {
-    node.append(frame.text);
-    if (node.textContent.length > KEEP_CHARACTERS) node.textContent = node.textContent.slice(-KEEP_CHARACTERS / 2);
-  });
+  shown.steps.get(frame.step_id)?.output.say(frame.channel, frame.text);
 }
 
 function addTool(frame) {
   const step = shown.steps.get(frame.step_id);
   if (!step) return;
-  step.text = null;
   const line = element("details", { className: `tool ${frame.status}` },
     element("summary", { textContent: `${frame.summary} · ${frame.status}` }),
     element("pre", { textContent: [frame.args, frame.result].filter(Boolean).join("\n\n") }));
   const earlier = step.tools.get(frame.call_id);
-  if (earlier) following(step, () => earlier.replaceWith(line));
-  else append(step, line);
+  if (earlier) step.output.replace(earlier, line);
+  else step.output.add(line);
   step.tools.set(frame.call_id, line);
 }
 
 function addLine(frame, kind, text) {
-  const step = shown.steps.get(frame.step_id);
-  if (!step) return;
-  step.text = null;
-  append(step, element("p", { className: kind, textContent: text }));
+  shown.steps.get(frame.step_id)?.output.add(element("p", { className: kind, textContent: text }));
 }
 
 function addReceipt(frame) {
@@ -306,17 +292,6 @@ function setBadge(step, { verdict, why }) {
   step.badge.textContent = `${MARKS[verdict]} read-only ${verdict}`;
   step.badge.title = why.join("; ");
   step.badge.hidden = false;
-}
-
-function append(step, node) {
-  following(step, () => step.output.append(node));
-}
-
-// Stick to the end, whatever makes the output longer, unless the reader has scrolled away.
-function following({ output }, change) {
-  const atEnd = output.scrollHeight - output.scrollTop - output.clientHeight < 40;
-  change();
-  if (atEnd) output.scrollTop = output.scrollHeight;
 }
 
 function addFinding(finding) {

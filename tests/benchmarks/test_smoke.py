@@ -36,13 +36,25 @@ def without_peers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(entrants, "PEERS", tmp_path / "none")
 
 
-@pytest.mark.parametrize("group", ["delivery", "pipeline", "many", "viewers", "replay", "list"])
+@pytest.mark.parametrize(
+    "group", ["delivery", "pipeline", "many", "viewers", "replay", "list", "evidence"]
+)
 def test_every_reader_gets_every_message(options: Options, group: str) -> None:
     """The readers themselves end the run at a message that is missing, doubled or out of order."""
     rows = GROUPS[group].measure(options)
     judged = [row for row in rows if row.bound is not None]
     assert judged
     assert all(math.isfinite(value) and value > 0 for row in judged for value in row.values)
+
+
+@pytest.mark.browser
+@pytest.mark.real_agent
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("group", ["pane", "overhead"])
+def test_agents_and_the_page_do_what_is_measured(options: Options, group: str) -> None:
+    """Eight agents' words are on the page; an attempt delivers, alone and under podium."""
+    rows = GROUPS[group].measure(options)
+    assert all(math.isfinite(value) for row in rows for value in row.values)
 
 
 def test_the_rows_of_the_design_are_there(options: Options) -> None:
