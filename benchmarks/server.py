@@ -10,7 +10,7 @@ from typing import NamedTuple
 import uvicorn
 
 from protocol.commands import Launch
-from protocol.ids import ProjectId
+from protocol.ids import ProjectId, RunId
 from protocol.plan import Endpoint
 from server.agents.installation import Installation
 from server.agents.qwen_runner import Guards, QwenRunner
@@ -66,7 +66,7 @@ async def serving(settings: Settings, project: Path, agent: QwenRunner) -> Async
             await serving
 
 
-async def launched(client: Client, command: str) -> str:
+async def launched(client: Client, command: str) -> RunId:
     """The id of a new run on the only project."""
     projects = (await client.get("/api/projects"))["projects"]
     project_id = ProjectId(projects[0]["id"])
