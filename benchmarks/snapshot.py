@@ -19,6 +19,7 @@ from benchmarks.rows import Row, millis, show
 from server.agents.copies.cache import remove
 from server.agents.copies.seen import look
 from server.agents.copies.snapshot import Snapshots
+from tests.repositories import IDENTITY
 
 FILES = 10_000
 PASSES = 5
@@ -105,8 +106,7 @@ def large_tree(folder: Path, files: int) -> Path:
         place.parent.mkdir(parents=True, exist_ok=True)
         lines = range(chance.randint(5, 150))
         place.write_text("".join(f"value_{line} = {chance.random()}\n" for line in lines))
-    identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
-    committing = [*identity, "commit", "-qm", "first"]
+    committing = [*IDENTITY, "commit", "-qm", "first"]
     for words in (["init", "-q"], ["add", "-A"], committing, ["repack", "-adq"]):
         command = ["git", "-c", "gc.auto=0", *words]
         subprocess.run(command, cwd=folder, check=True)

@@ -19,6 +19,7 @@ from protocol.ids import ProjectId
 from server.client import Client
 from server.demo.process import DemoProcess
 from server.local import read_server_file
+from tests.repositories import committed
 
 FILES = 200
 STARTS = 5
@@ -148,11 +149,6 @@ def agents_of(pid: int) -> bool:
 
 def tree(folder: Path) -> Path:
     """A repository of FILES files with one commit."""
-    for number in range(FILES):
-        place = folder / f"package{number % 20}" / f"module{number}.py"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text("".join(f"value_{line} = {line}\n" for line in range(100)))
-    identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
-    for words in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-qm", "first"]):
-        subprocess.run(["git", *words], cwd=folder, check=True)
-    return folder
+    text = "".join(f"value_{line} = {line}\n" for line in range(100))
+    names = (f"package{number % 20}/module{number}.py" for number in range(FILES))
+    return committed(folder, dict.fromkeys(names, text))

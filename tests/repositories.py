@@ -1,4 +1,4 @@
-"""A git repository of some files, with one commit."""
+"""A git repository of some files, with one commit: for tests and benchmarks."""
 
 import subprocess
 from collections.abc import Mapping

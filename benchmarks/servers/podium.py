@@ -15,7 +15,6 @@ import json
 import signal
 import sqlite3
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -40,6 +39,7 @@ from server.limits import LimitSettings
 from server.ports import AgentOrder, AgentResult, Emit, Hub, LogEntry, ModelEndpoint, Probe
 from server.serve import collect_rarely, configured, listen
 from server.settings import EndpointSettings, Settings
+from tests.repositories import committed
 
 TOKEN = "of-the-benchmarks-alone-0123456789"
 TICK_SECONDS = 0.025
@@ -279,12 +279,7 @@ def cloned(data: Path, run_id: str, *others: str) -> None:
 
 def repository(folder: Path) -> Path:
     """A project of one file."""
-    folder.mkdir(parents=True)
-    (folder / "main.py").write_text("value = 1\n")
-    identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
-    for words in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-qm", "first"]):
-        subprocess.run(["git", *words], cwd=folder, check=True)
-    return folder
+    return committed(folder, {"main.py": "value = 1\n"})
 
 
 def loop_of(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
