@@ -87,6 +87,22 @@ async def test_the_same_within_its_limits_goes_on(tmp_path: Path, script: str) -
         assert ended.exit_code == 0, here.errors()
 
 
+async def test_whose_watch_breaks_does_not_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: Found | None
+) -> None:
+    def broken(*_: object, **__: object) -> Load:
+        raise OSError("no look")
+
+    monkeypatch.setattr(limits_module, "measure", broken)
+    ended = False
+    with pytest.raises(OSError, match="no look"):
+        async with scripted(tmp_path) as here:
+            process = await here.start("setTimeout(() => {}, 50_000)", found=found)
+            await until(lambda: process.exit_code is not None)
+            ended = True
+    assert ended
+
+
 def test_a_look_at_a_tree_outlives_the_processes_that_end_under_it() -> None:
     """A shell of short children: one look in forty meets one that is just going."""
     script = "while :; do (true & true & wait); done"

@@ -214,13 +214,18 @@ class AgentProcess:
         return False
 
     async def _watch(self) -> None:
-        self.exceeded = await watch(
-            self.pid,
-            self._limits,
-            clock=self._clock,
-            outputs=self._outputs,
-            mounts=tuple(IN_MEMORY) if self._launch.contained else (),
-        )
+        try:
+            self.exceeded = await watch(
+                self.pid,
+                self._limits,
+                clock=self._clock,
+                outputs=self._outputs,
+                mounts=tuple(IN_MEMORY) if self._launch.contained else (),
+            )
+        except Exception:
+            # Nobody goes on without its limits; `_end` tells of it.
+            await self._end_tree()
+            raise
         await self._end_tree()
 
 
