@@ -12,7 +12,7 @@ from flows.slash import Invocation
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.plan import Tree
 from protocol.resources import Project
-from server.agents.copies.changes import BadScope, find_changes
+from server.agents.copies.changes import BadScope, Changes, find_changes
 from server.agents.copies.git import GitError
 from server.agents.copies.pinned import Pinned, lines_of
 from server.agents.copies.snapshot import NO_LIMIT, Snapshots
@@ -93,26 +93,7 @@ class PinnedTrees:
 
     def _check(self, path: Path) -> Path:
         """Refuse what cannot be a project; DIR inside it would make podium review itself."""
-        if not path.is_absolute():
-            raise ProtocolError(
-                ErrorCode.BAD_ARGUMENTS,
-                f"the project {_text(path)} is no absolute path",
-                field="path",
-                hint="name the folder as the server's machine has it, from `/` on",
-            )
-        try:
-            str(path).encode()
-            resolved = path.resolve()
-            next(resolved.iterdir(), None)
-        except FileNotFoundError as error:
-            raise _refused(path, "does not exist") from error
-        except NotADirectoryError as error:
-            raise _refused(path, "is not a folder") from error
-        except OSError as error:
-            raise _refused(path, f"cannot be read: {error.strerror}") from error
-        except (ValueError, RuntimeError) as error:
-            # A NUL, no UTF-8, or a ring of links.
-            raise _refused(path, "has a name that cannot be used") from error
+        resolved = _resolved(path)
         if resolved.is_relative_to(self._data):
             raise _refused(path, f"lies inside podium's data directory {self._data}")
         if self._data.is_relative_to(resolved):
@@ -127,12 +108,29 @@ class PinnedTrees:
         return resolved
 
     def _situation(self, project: Project, invocation: Invocation, probe: Probe) -> Situation:
-        path = self._check(Path(project.path))
+        pinned, changes = self._pinned(self._check(Path(project.path)), invocation)
+        return Situation(
+            project_id=project.id,
+            tree=_tree(pinned),
+            view=self.view(pinned.tree_id),
+            kind=changes.kind,
+            description=changes.description,
+            files=changes.files,
+            endpoint=probe.public,
+            base=changes.base,
+            deleted=list(changes.deleted),
+            diff=changes.patches or {},
+            context_tokens=probe.context_tokens,
+        )
+
+    def _pinned(self, path: Path, invocation: Invocation) -> tuple[Pinned, Changes]:
+        """A copy of the project as it is now, and what of it is under review. Raises
+        ProtocolError."""
         inputs = invocation.inputs
         try:
             with self._snapshots.alone(path):
                 pinned = self._snapshots.pin(path)
-                changes = find_changes(
+                return pinned, find_changes(
                     pinned,
                     base=inputs.get("base"),
                     paths=inputs.get("paths") or [],
@@ -152,19 +150,6 @@ class PinnedTrees:
                 field="project_id",
                 hint="`podium doctor` looks for the cause",
             ) from error
-        return Situation(
-            project_id=project.id,
-            tree=_tree(pinned),
-            view=self.view(pinned.tree_id),
-            kind=changes.kind,
-            description=changes.description,
-            files=changes.files,
-            endpoint=probe.public,
-            base=changes.base,
-            deleted=list(changes.deleted),
-            diff=changes.patches or {},
-            context_tokens=probe.context_tokens,
-        )
 
 
 def _tree(pinned: Pinned) -> Tree:
@@ -192,6 +177,31 @@ def _folders(paths: Sequence[str]) -> dict[str, int]:
     named = dict(sorted(largest))
     rest = len(paths) - sum(named.values())
     return {**named, "…": rest} if rest else named
+
+
+def _resolved(path: Path) -> Path:
+    """Where a folder that can be read really lies. Raises ProtocolError."""
+    if not path.is_absolute():
+        raise ProtocolError(
+            ErrorCode.BAD_ARGUMENTS,
+            f"the project {_text(path)} is no absolute path",
+            field="path",
+            hint="name the folder as the server's machine has it, from `/` on",
+        )
+    try:
+        str(path).encode()
+        resolved = path.resolve()
+        next(resolved.iterdir(), None)
+    except FileNotFoundError as error:
+        raise _refused(path, "does not exist") from error
+    except NotADirectoryError as error:
+        raise _refused(path, "is not a folder") from error
+    except OSError as error:
+        raise _refused(path, f"cannot be read: {error.strerror}") from error
+    except (ValueError, RuntimeError) as error:
+        # A NUL, no UTF-8, or a ring of links.
+        raise _refused(path, "has a name that cannot be used") from error
+    return resolved
 
 
 def _text(path: Path) -> str:
