@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from server.admission import local_token
-from server.settings import Settings, SettingsError, default_data, load
+from server.faults import SettingsError
+from server.settings import Settings, default_data
+from server.settings_load import load
 
 LOCAL = '[endpoints.default]\nbase_url = "http://127.0.0.1:1/v1"\nmodel = "m"\n'
 

@@ -1,0 +1,191 @@
+"""How a value of a source becomes a setting: key by key, so that no fault hides the next."""
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+import msgspec
+from msgspec import Struct, inspect
+from msgspec.structs import FieldInfo
+
+from server.faults import SHOWN, Doubts, Fault, near, shown
+from server.settings import SECTIONS, TABLES, Name, Settings, source_of
+
+S = TypeVar("S", bound=Struct)
+Key = tuple[str, ...]
+
+FEW = 20
+"""So many keys of a table are listed for one that is none of them."""
+_ENTRY = re.compile(r" - at `\$\[(\d+)\]`$")
+
+
+class Values:
+    """The values of all sources, and what is said of them."""
+
+    def __init__(self, sources: Mapping[str, str], file: str, doubts: Doubts) -> None:
+        """`file` is the source that has types; a variable and a flag are text."""
+        self.faults: list[Fault] = []
+        self._sources = dict(sources)
+        self._file = file
+        self._doubts = doubts
+        self._guesses = SHOWN
+
+    def settings(self, values: Mapping[str, Any]) -> Settings:
+        """The settings. What cannot be used has its default, is a fault and in doubt."""
+        return Settings(**self._fields(Settings, values, ()), sources=self._sources)
+
+    def _fields(self, kind: type[Struct], values: Mapping[str, Any], place: Key) -> dict[str, Any]:
+        """The fields of `values` that are right, and a text for each one that is missing."""
+        known = fields_of(kind)
+        good: dict[str, Any] = {}
+        for key, field in known.items():
+            if field.required and key not in values:
+                self._note((*place, key), "is missing")
+                good[key] = ""
+        for key, value in values.items():
+            here = (*place, key)
+            if key not in known:
+                self._unknown(here, kind)
+            elif key in TABLES and not place:
+                good[key] = self._table(TABLES[key], value, key)
+            elif key in SECTIONS and not place:
+                self._keep(good, key, self._section(SECTIONS[key], value, key))
+            elif isinstance(value, dict) and get_origin(known[key].type) is dict:
+                good[key] = self._entries(get_args(known[key].type)[1], value, here)
+            else:
+                self._keep(good, key, self._value(known[key].type, value, here))
+                if known[key].required:
+                    good.setdefault(key, "")
+        return good
+
+    @staticmethod
+    def _keep(good: dict[str, Any], key: str, value: Any) -> None:
+        if value is not None:
+            good[key] = value
+
+    def _table(self, kind: type[S], values: Any, key: str) -> dict[str, S]:
+        if not isinstance(values, dict):
+            self._note((key,), f"is no table; write [{key}.NAME]")
+            return {}
+        found: dict[str, S] = {}
+        for name, entry in values.items():
+            fault = _fault_of(Name, name, strict=True)
+            if fault:
+                self._say((key, name), fault)
+            if isinstance(entry, dict):
+                found[name] = kind(**self._fields(kind, entry, (key, name)))
+            else:
+                self._note((key, name), f"is no table; write [{key}.{shown(name)}]")
+        return found
+
+    def _section(self, kind: type[S], values: Any, key: str) -> S | None:
+        if not isinstance(values, dict):
+            self._note((key,), f"is no table; write [{key}]")
+            return None
+        return kind(**self._fields(kind, values, (key,)))
+
+    def _entries(self, kind: Any, values: Mapping[str, Any], place: Key) -> dict[str, Any]:
+        found = {name: self._value(kind, value, (*place, name)) for name, value in values.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def _value(self, kind: Any, value: Any, key: Key) -> Any:
+        """The value as its setting has it; None when it cannot be used."""
+        strict = self._source(key) == self._file
+        fault = _fault_of(kind, value, strict=strict)
+        if fault is None:
+            return msgspec.convert(value, kind, strict=strict)
+        self._note(key, fault)
+        return None
+
+    def _unknown(self, key: Key, kind: type[Struct]) -> None:
+        """So many guesses as are shown: they take time."""
+        self._guesses -= 1
+        guess = near(key[-1], fields_of(kind)) if self._guesses >= 0 else None
+        if guess:
+            self._doubts.add(*key[:-1], guess)
+        self._say(key, f"unknown key{_way_out(key[-1], kind, guess)}")
+
+    def _note(self, key: Key, says: str) -> None:
+        self._doubts.add(*key)
+        self._say(key, says)
+
+    def _say(self, key: Key, says: str) -> None:
+        self.faults.append(Fault(self._source(key), ".".join(part or '""' for part in key), says))
+
+    def _source(self, key: Key) -> str:
+        return source_of(self._sources, ".".join(key))
+
+
+@cache
+def fields_of(kind: type[Struct]) -> dict[str, FieldInfo]:
+    """The keys of a table."""
+    return {it.name: it for it in msgspec.structs.fields(kind) if it.name != "sources"}
+
+
+def home_of(key: str) -> str | None:
+    """Where a key belongs."""
+    if key in fields_of(Settings):
+        return "above the first [table]"
+    for table, kind in (SECTIONS | TABLES).items():
+        if key in fields_of(kind):
+            return f"into [{table}]" if table in SECTIONS else f"into [{table}.NAME]"
+    return None
+
+
+def _way_out(key: str, kind: type[Struct], guess: str | None) -> str:
+    known = fields_of(kind)
+    home = home_of(key)
+    if home:
+        return f"; it belongs {home}"
+    if guess:
+        return f"; did you mean `{guess}`?"
+    if len(known) <= FEW:
+        return f" (known: {', '.join(sorted(known))})"
+    return "; docs/operate.md has every key"
+
+
+# ── one value ────────────────────────────────────────────────────────────────────────────────────
+
+
+def _fault_of(kind: Any, value: Any, *, strict: bool) -> str | None:
+    """Why a value cannot be used and what could; None when it can. No text of a value is in it but
+    that of a choice."""
+    wanted = next((it for it in get_args(kind) if type(None) in get_args(kind)), kind)
+    try:
+        msgspec.convert(value, wanted, strict=strict)
+    except msgspec.ValidationError as error:
+        says = str(error)
+        entry = _ENTRY.search(says)
+        info = inspect.type_info(wanted)
+        item = info.item_type if entry and isinstance(info, inspect.ListType) else info
+        told = _described(item) if " matching regex " in says else None
+        where = f"entry {int(entry[1]) + 1}: " if entry else ""
+        allowed = _choices(wanted) or _allowed(item)
+        return where + (told or shown(_ENTRY.sub("", says)) + allowed)
+    return None
+
+
+def _described(info: inspect.Type) -> str | None:
+    """What stands in place of a pattern."""
+    if isinstance(info, inspect.Metadata):
+        return (info.extra_json_schema or {}).get("description")
+    return None
+
+
+def _choices(kind: Any) -> str:
+    """In the order in which they were written, which the type info does not keep."""
+    return f"; one of {', '.join(get_args(kind))}" if get_origin(kind) is Literal else ""
+
+
+def _allowed(info: inspect.Type) -> str:
+    match info:
+        case inspect.BoolType():
+            return "; true or false"
+        case inspect.IntType(ge=int(least), le=int(most)):
+            return f"; {least} to {most}"
+        case inspect.IntType(ge=int(least)):
+            return f"; {least} or more"
+        case inspect.FloatType(gt=float() | int() as least, le=float() | int() as most):
+            return f"; more than {least:g}, at most {most:g}"
+    return ""
