@@ -46,7 +46,7 @@ class Values:
         for key, value in values.items():
             here = (*place, key)
             if key not in known:
-                self._unknown(here, kind)
+                self._unknown(here, value, kind)
             elif key in TABLES and not place:
                 good[key] = self._table(TABLES[key], value, key)
             elif key in SECTIONS and not place:
@@ -98,13 +98,17 @@ class Values:
         self._note(key, fault)
         return None
 
-    def _unknown(self, key: Key, kind: type[Struct]) -> None:
+    def _unknown(self, key: Key, value: Any, kind: type[Struct]) -> None:
         """So many guesses as are shown: they take time."""
+        # `[endpoint.gpu]` is no `endpoint` in the wrong table.
+        home = None if isinstance(value, dict) else home_of(key[-1])
         self._guesses -= 1
         guess = near(key[-1], fields_of(kind)) if self._guesses >= 0 else None
-        if guess:
+        if home and key[-1] in fields_of(Settings):
+            self._doubts.add(key[-1])  # in the wrong table, and meant all the same
+        elif guess:
             self._doubts.add(*key[:-1], guess)
-        self._say(key, f"unknown key{_way_out(key[-1], kind, guess)}")
+        self._say(key, f"unknown key{_way_out(kind, guess, home)}")
 
     def _note(self, key: Key, says: str) -> None:
         self._doubts.add(*key)
@@ -133,9 +137,8 @@ def home_of(key: str) -> str | None:
     return None
 
 
-def _way_out(key: str, kind: type[Struct], guess: str | None) -> str:
+def _way_out(kind: type[Struct], guess: str | None, home: str | None) -> str:
     known = fields_of(kind)
-    home = home_of(key)
     if home:
         return f"; it belongs {home}"
     if guess:
