@@ -47,10 +47,11 @@ async def examine(console: Console, settings: Settings) -> int:
     well = True
     for check in OF_THE_MACHINE:
         well &= show(console, await check())
+    for finding in await asyncio.to_thread(doctor_settings.read, default_file(), os.environ):
+        well &= show(console, finding)
+    well &= show(console, await _data(settings))
+    well &= show(console, await _server(settings))
     for finding in (
-        *await asyncio.to_thread(doctor_settings.read, default_file(), os.environ),
-        await _data(settings),
-        await _server(settings),
         *await public_address(settings),
         *await users(settings),
         *await _containment(settings),

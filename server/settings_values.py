@@ -15,8 +15,6 @@ from server.settings import SECTIONS, TABLES, Name, Settings, source_of
 S = TypeVar("S", bound=Struct)
 Key = tuple[str, ...]
 
-FEW = 20
-"""So many keys of a table are listed for one that is none of them."""
 _ENTRY = re.compile(r" - at `\$\[(\d+)\]`$")
 
 
@@ -30,39 +28,40 @@ class Values:
         self._file = file
         self._doubts = doubts
         self._guesses = SHOWN
+        self._listed: set[type[Struct]] = set()
+        """Kinds of tables whose keys are listed already."""
 
     def settings(self, values: Mapping[str, Any]) -> Settings:
         """The settings. What cannot be used has its default, is a fault and in doubt."""
         return Settings(**self._fields(Settings, values, ()), sources=self._sources)
 
     def _fields(self, kind: type[Struct], values: Mapping[str, Any], place: Key) -> dict[str, Any]:
-        """The fields of `values` that are right, and a text for each one that is missing."""
+        """The fields of `values` that are right; an empty text for what is required and is not."""
         known = fields_of(kind)
-        good: dict[str, Any] = {}
-        for key, field in known.items():
-            if field.required and key not in values:
+        required = [key for key, field in known.items() if field.required]
+        for key in required:
+            if key not in values:
                 self._note((*place, key), "is missing")
-                good[key] = ""
+        good: dict[str, Any] = dict.fromkeys(required, "")
         for key, value in values.items():
-            here = (*place, key)
             if key not in known:
-                self._unknown(here, value, kind)
-            elif key in TABLES and not place:
-                good[key] = self._table(TABLES[key], value, key)
-            elif key in SECTIONS and not place:
-                self._keep(good, key, self._section(SECTIONS[key], value, key))
-            elif isinstance(value, dict) and get_origin(known[key].type) is dict:
-                good[key] = self._entries(get_args(known[key].type)[1], value, here)
-            else:
-                self._keep(good, key, self._value(known[key].type, value, here))
-                if known[key].required:
-                    good.setdefault(key, "")
+                self._unknown((*place, key), value, kind)
+                continue
+            found = self._field(known[key], value, (*place, key))
+            if found is not None:
+                good[key] = found
         return good
 
-    @staticmethod
-    def _keep(good: dict[str, Any], key: str, value: Any) -> None:
-        if value is not None:
-            good[key] = value
+    def _field(self, field: FieldInfo, value: Any, key: Key) -> Any:
+        """The value of a known key; None when it cannot be used."""
+        match key:
+            case (name,) if name in TABLES:
+                return self._table(TABLES[name], value, name)
+            case (name,) if name in SECTIONS:
+                return self._section(SECTIONS[name], value, name)
+        if isinstance(value, dict) and get_origin(field.type) is dict:
+            return self._entries(get_args(field.type)[1], value, key)
+        return self._value(field.type, value, key)
 
     def _table(self, kind: type[S], values: Any, key: str) -> dict[str, S]:
         if not isinstance(values, dict):
@@ -108,7 +107,17 @@ class Values:
             self._doubts.add(key[-1])  # in the wrong table, and meant all the same
         elif guess:
             self._doubts.add(*key[:-1], guess)
-        self._say(key, f"unknown key{_way_out(kind, guess, home)}")
+        self._say(key, f"unknown key{self._way_out(kind, guess, home)}")
+
+    def _way_out(self, kind: type[Struct], guess: str | None, home: str | None) -> str:
+        if home:
+            return f"; it belongs {home}"
+        if guess:
+            return f"; did you mean `{guess}`?"
+        if kind in self._listed:
+            return ""
+        self._listed.add(kind)
+        return f" (known: {', '.join(sorted(fields_of(kind)))})"
 
     def _note(self, key: Key, says: str) -> None:
         self._doubts.add(*key)
@@ -135,17 +144,6 @@ def home_of(key: str) -> str | None:
         if key in fields_of(kind):
             return f"into [{table}]" if table in SECTIONS else f"into [{table}.NAME]"
     return None
-
-
-def _way_out(kind: type[Struct], guess: str | None, home: str | None) -> str:
-    known = fields_of(kind)
-    if home:
-        return f"; it belongs {home}"
-    if guess:
-        return f"; did you mean `{guess}`?"
-    if len(known) <= FEW:
-        return f" (known: {', '.join(sorted(known))})"
-    return "; docs/operate.md has every key"
 
 
 # ── one value ────────────────────────────────────────────────────────────────────────────────────

@@ -152,11 +152,20 @@ def test_a_file_that_cannot_be_read_breaks_no_rule_and_hides_no_variable(tmp_pat
         ("fragments = 1", "fragments: unknown key; it belongs into [limits]"),
         ("api_key = 'k'", "api_key: unknown key; it belongs into [endpoints.NAME]"),
         ("[models.a]\nendpoint = 'a'\nmodel = 'm'\nzzz = 1", "zzz: unknown key (known: context"),
-        ("zzz = 1", "zzz: unknown key; docs/operate.md has every key"),
+        ("zzz = 1", "zzz: unknown key (known: agent_cpu_seconds, "),
     ],
 )
 def test_an_unknown_key_is_told_the_known_one(tmp_path: Path, text: str, says: str) -> None:
     assert says in "\n".join(problems({}, {}, written(tmp_path, text)))
+
+
+def test_the_keys_of_a_table_are_listed_once(tmp_path: Path) -> None:
+    text = "zzz = 1\nyyy = 1\n[limits]\nzzz = 1\nyyy = 1\n"
+    top, again, limit, limit_again = problems({}, {}, written(tmp_path, text))
+    assert "(known: agent_cpu_seconds, " in top
+    assert again.endswith("yyy: unknown key")
+    assert "(known: fragments, " in limit
+    assert limit_again.endswith("limits.yyy: unknown key")
 
 
 def test_a_variable_that_was_meant_for_podium_is_named_without_its_value() -> None:
