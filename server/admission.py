@@ -5,9 +5,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from server.guards import problems_of_several
+from server.faults import Fault, SettingsError
+from server.guards import faults_of_several
 from server.ports import AgentRunner
-from server.settings import Settings, SettingsError
+from server.settings import Settings
 from server.stores.sqlite import SqliteStore
 from server.trees import trees_of
 from server.users.accounts import Accounts, Ground
@@ -48,12 +49,11 @@ def require_token_of_nobody(settings: Settings, directory: Directory) -> None:
     a server that is started there must not take it for the operator's. Raises SettingsError."""
     owner = directory.given_to(settings.token)
     if owner is not None:
-        raise SettingsError(
-            [
-                f"{settings.source('token')}: token: is a token of the user {owner}, who would"
-                " become the operator; leave it out, and podium makes one"
-            ]
+        says = (
+            f"is a token of the user {owner}, who would become the operator; leave it out, and"
+            " podium makes one"
         )
+        raise SettingsError([Fault(settings.source("token"), "token", says)])
 
 
 def require_settings_for_all(settings: Settings, accounts: Accounts, agent: AgentRunner) -> None:
@@ -67,8 +67,8 @@ def require_settings_for_all(settings: Settings, accounts: Accounts, agent: Agen
     others = accounts.directory.others
     if others:
         some = ", ".join([*others[:5], "…"] if others[5:] else others)
-        problems = problems_of_several(settings, f"podium has several users ({some})")
-        if problems:
-            raise SettingsError(problems)
+        faults = faults_of_several(settings, f"podium has several users ({some})")
+        if faults:
+            raise SettingsError(faults)
     several(accounts.directory)
     accounts.changed.append(several)

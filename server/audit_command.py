@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from server.cli import USAGE, Fault, data_option, loaded
-from server.settings import SettingsError
+from server.faults import SettingsError
 from server.terminal import clean_line
 from server.users.audit import FILE, KEPT
 from server.world import rfc3339

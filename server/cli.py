@@ -15,10 +15,13 @@ from rich.console import Console
 from flows.report.meta import read_only_of
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.report import Report
-from server import __version__, settings
+from server import __version__
 from server.client import Client, Unreachable
+from server.faults import SettingsError
 from server.local import StartFailed
-from server.settings import Settings, SettingsError
+from server.settings import Settings
+from server.settings_load import load
+from server.settings_sources import misspelt
 from server.terminal import clean, clean_line
 
 P = ParamSpec("P")
@@ -74,7 +77,11 @@ def asynchronous(command: Callable[P, Coroutine[Any, Any, int | None]]) -> Calla
 
 
 def loaded(**flags: Any) -> Settings:
-    return settings.load(flags, os.environ)
+    """The settings; says which variables are not read that were meant to be. Raises
+    SettingsError."""
+    for name, way_out in misspelt(os.environ):
+        click.echo(clean_line(f"podium: {name} is not read") + f"\n  → {way_out}", err=True)
+    return load(flags, os.environ)
 
 
 data_option = click.option("--data", metavar="DIR", help="Where everything is kept.")
@@ -327,9 +334,14 @@ async def setup(base_url: str | None, model: str, data: str | None) -> int:
 @asynchronous
 async def doctor(data: str | None) -> int:
     """Say what works, what is missing, and the command that mends it."""
-    from server.doctor import examine
+    from server.doctor import examine, examine_without
 
-    return await examine(Console(), loaded(data=data))
+    try:
+        chosen = load({"data": data}, os.environ)
+    except SettingsError as error:
+        await examine_without(Console(), error)
+        return USAGE
+    return await examine(Console(), chosen)
 
 
 @main.command(short_help="Serve the scripted demo model, which is no review.")

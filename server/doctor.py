@@ -1,6 +1,7 @@
 """`podium doctor`: what works, what is missing, and the command that mends it."""
 
 import asyncio
+import os
 import shutil
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -9,6 +10,7 @@ from rich.console import Console
 
 from flows import registry
 from protocol.resources import Level
+from server import doctor_settings
 from server.agent import agent_of
 from server.agents import installation
 from server.agents.containment import ladder
@@ -20,7 +22,8 @@ from server.diagnosis import Diagnosis
 from server.doctor_address import public_address
 from server.doctor_users import users
 from server.endpoints import configured, describe, models_of, place, roles_of, uses
-from server.guards import unknown_roles
+from server.faults import SettingsError
+from server.guards_of_models import unknown_roles
 from server.local import running_server
 from server.memory import available_memory
 from server.ports import AgentUnavailable
@@ -41,17 +44,13 @@ ENFORCED = {
 async def examine(console: Console, settings: Settings) -> int:
     """Print every diagnosis; 0 when an agent can start, else 4."""
     agent = agent_of(settings, clock=SystemClock())
-    checks: list[Callable[[], Awaitable[Diagnosis]]] = [
-        _python,
-        _git,
-        _node,
-        _qwen,
-        lambda: _data(settings),
-        lambda: _server(settings),
-    ]
     well = True
-    for check in checks:
+    for check in OF_THE_MACHINE:
         well &= show(console, await check())
+    for diagnosis in await asyncio.to_thread(doctor_settings.read, default_file(), os.environ):
+        well &= show(console, diagnosis)
+    well &= show(console, await _data(settings))
+    well &= show(console, await _server(settings))
     for diagnosis in (
         *await public_address(settings),
         *await users(settings),
@@ -61,6 +60,14 @@ async def examine(console: Console, settings: Settings) -> int:
     async for diagnosis in tried_models(agent, settings):
         well &= show(console, diagnosis)
     return 0 if well else UNAVAILABLE
+
+
+async def examine_without(console: Console, error: SettingsError) -> None:
+    """The same as far as it goes without settings, and why there are none."""
+    for check in OF_THE_MACHINE:
+        show(console, await check())
+    for diagnosis in doctor_settings.refused(error, os.environ):
+        show(console, diagnosis)
 
 
 def show(console: Console, diagnosis: Diagnosis) -> bool:
@@ -97,6 +104,10 @@ async def _qwen() -> Diagnosis:
         return Diagnosis("qwen", True, (await asyncio.to_thread(installation.find)).version)
     except AgentUnavailable as error:
         return Diagnosis("qwen", False, error.message, error.hint)
+
+
+OF_THE_MACHINE: tuple[Callable[[], Awaitable[Diagnosis]], ...] = (_python, _git, _node, _qwen)
+"""What needs no settings."""
 
 
 async def _containment(settings: Settings) -> list[Diagnosis]:
@@ -161,8 +172,8 @@ async def tried_models(agent: QwenRunner, settings: Settings) -> AsyncIterator[D
     for model in configured(settings):
         yield await _model(models, model, settings)
     catalogue = await asyncio.to_thread(registry.load)
-    for problem in unknown_roles(settings, roles_of(catalogue)):
-        yield Diagnosis("roles", False, problem)
+    for fault in unknown_roles(settings, roles_of(catalogue)):
+        yield Diagnosis("roles", False, str(fault))
 
 
 async def _model(models: Models, model: Model, settings: Settings) -> Diagnosis:

@@ -4,63 +4,64 @@ no start. Pure but for looking whether a folder exists.
 
 import ipaddress
 import re
-from collections.abc import Collection, Iterator
-from difflib import get_close_matches
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from server.addresses import fault_of, is_loopback, is_plain, is_remote, path_of
-
-if TYPE_CHECKING:  # the settings are made with this module
-    from server.settings import ModelSettings, Settings
-
+from server.faults import Doubts, Fault, listed, shown, shown_url
+from server.guards_of_models import names
+from server.settings import Settings
 
 TOKEN_LENGTH = 16
 PLAIN_PATH = re.compile(r"(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 """What no proxy, browser and cookie reads in different ways."""
 
 
-def problems(settings: "Settings") -> list[str]:
-    """Every rule that the settings break, as a sentence with its key, its source and the way
-    out."""
-    return [
-        f"{settings.source(key)}: {key}: {says}"
-        for rule in (_data, _token, _addresses, _listening, _proxies, _names, _sharing, _roots)
-        for key, says in rule(settings)
+def faults(settings: Settings, doubts: Doubts) -> list[Fault]:
+    """Every rule that the settings break, with the way out; none that needs what is in doubt."""
+    ruled = [
+        (_data, ("data",)),
+        (_token, ("token",)),
+        (_listening, ("host", "public_url")),
+        (_public_url, ("public_url",)),
+        (_origins, ("allowed_origins",)),
+        (_believed, ("proxy_user_header", "trusted_proxies")),
+        (_header, ("proxy_user_header",)),
+        (_proxies, ("trusted_proxies",)),
+        (_roots, ("project_roots", "data")),
     ]
-
-
-def unknown_roles(settings: "Settings", known: Collection[str]) -> list[str]:
-    """The roles of the settings that no flow of the catalogue has."""
-    found = []
-    for role in sorted(set(settings.roles) - set(known)):
-        close = get_close_matches(role, list(known), n=1)
-        way_out = f"did you mean `{close[0]}`?" if close else f"there are: {', '.join(known)}"
-        key = f"roles.{role}"
-        found.append(f"{settings.source(key)}: {key}: no flow has a role `{role}`; {way_out}")
-    return found
+    said = [
+        it
+        for rule, needs in ruled
+        if not any(doubts.about(key) for key in needs)
+        for it in rule(settings)
+    ]
+    said += _addresses(settings, doubts)
+    said += names(settings, doubts)
+    said += _sharing(settings, doubts)
+    return [Fault(settings.source(key), key, says) for key, says in said]
 
 
 OF_THE_SYSTEM = {("/", name) for name in ("dev", "proc", "sys", "usr")}
 """Folders that cannot hold the data folder, as the first parts of a path."""
-Fault = tuple[str, str]
-"""A key and what is wrong with it."""
 LEAST_PREFIX = {4: 16, 6: 48}
 """Of a network of proxies: one that is wider was not meant."""
-_HEADER = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,99}")
+_NAME_OF_HEADER = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,99}")
 _NOT_A_USER = ("authorization", "cookie", "host", "origin", "x-forwarded-for", "x-forwarded-host")
 
 
-def _data(settings: "Settings") -> Iterator[Fault]:
+def _data(settings: Settings) -> Iterator[tuple[str, str]]:
     if "," in settings.data:
         # The agent takes a comma between folders: it would be given another one than the copy.
-        yield "data", f"{_shown(settings.data)} holds a comma; choose a folder without one"
+        yield "data", f"{shown(settings.data)} holds a comma; choose a folder without one"
+    if "\0" in settings.data:
+        yield "data", f"{shown(settings.data)} cannot be used as a path; correct it"
     if Path(settings.data).parts[:2] in OF_THE_SYSTEM:
         # An agent's containment has its own, or all of the host's: a copy below it is not alone.
-        yield "data", f"{_shown(settings.data)} belongs to the system; choose a folder elsewhere"
+        yield "data", f"{shown(settings.data)} belongs to the system; choose a folder elsewhere"
 
 
-def _token(settings: "Settings") -> Iterator[Fault]:
+def _token(settings: Settings) -> Iterator[tuple[str, str]]:
     token = settings.token
     if token and (len(token) < TOKEN_LENGTH or not (token.isascii() and token.isprintable())):
         yield (
@@ -70,17 +71,22 @@ def _token(settings: "Settings") -> Iterator[Fault]:
         )
 
 
-def _addresses(settings: "Settings") -> Iterator[Fault]:
+def _addresses(settings: Settings, doubts: Doubts) -> Iterator[tuple[str, str]]:
     for name, endpoint in settings.endpoints.items():
+        needs = ("base_url", "remote", "plaintext")
+        if any(doubts.about("endpoints", name, field) for field in needs):
+            continue
         key, url = f"endpoints.{name}.base_url", endpoint.base_url
         fault = fault_of(url)
         if fault is not None:
-            yield key, f"`{_shown(url)}` {fault}"
+            yield key, f"`{shown_url(url)}` {fault}"
         elif is_remote(url):
-            yield from _beyond(key, url, remote=endpoint.remote, plaintext=endpoint.plaintext)
+            yield from _beyond(
+                key, shown(url), remote=endpoint.remote, plaintext=endpoint.plaintext
+            )
 
 
-def _beyond(key: str, url: str, *, remote: bool, plaintext: bool) -> Iterator[Fault]:
+def _beyond(key: str, url: str, *, remote: bool, plaintext: bool) -> Iterator[tuple[str, str]]:
     if not remote:
         yield (
             key,
@@ -95,19 +101,29 @@ def _beyond(key: str, url: str, *, remote: bool, plaintext: bool) -> Iterator[Fa
         )
 
 
-def _listening(settings: "Settings") -> Iterator[Fault]:
+def _listening(settings: Settings) -> Iterator[tuple[str, str]]:
     if not is_loopback(settings.host) and not settings.public_url:
         yield (
             "host",
-            f"{settings.host} is beyond loopback; set public_url to the address that browsers use,"
-            " so that other sites can be refused",
+            f"{shown(settings.host)} is beyond loopback; set public_url to the address that"
+            " browsers use, so that other sites can be refused",
         )
-    places = [("public_url", settings.public_url)] if settings.public_url else []
-    places += [("allowed_origins", origin) for origin in settings.allowed_origins]
-    for key, url in places:
-        fault = fault_of(url) or _fault_of_path(key, path_of(url))
-        if fault is not None:
-            yield key, f"`{_shown(url)}` {fault}"
+
+
+def _public_url(settings: Settings) -> Iterator[tuple[str, str]]:
+    if settings.public_url:
+        yield from _of_a_site("public_url", settings.public_url)
+
+
+def _origins(settings: Settings) -> Iterator[tuple[str, str]]:
+    for origin in settings.allowed_origins:
+        yield from _of_a_site("allowed_origins", origin)
+
+
+def _of_a_site(key: str, url: str) -> Iterator[tuple[str, str]]:
+    fault = fault_of(url) or _fault_of_path(key, path_of(url))
+    if fault is not None:
+        yield key, f"`{shown_url(url)}` {fault}"
 
 
 def _fault_of_path(key: str, path: str) -> str | None:
@@ -120,67 +136,12 @@ def _fault_of_path(key: str, path: str) -> str | None:
     return None
 
 
-# ── names ────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _names(settings: "Settings") -> Iterator[Fault]:
-    known = settings.all_models
-    for name, model in settings.models.items():
-        if model.endpoint not in settings.endpoints:
-            yield f"models.{name}.endpoint", _nothing(model.endpoint, settings.endpoints)
-        if not _somebody(settings, model):
-            yield (
-                f"models.{name}.users",
-                f"names nobody who may use the endpoint `{model.endpoint}`; name somebody of"
-                " [endpoints.*].users, or take the line out",
-            )
-        if not model.model:
-            yield f"models.{name}.model", "is empty; write the name that the endpoint knows"
-        if _is_model_itself(settings, name):
-            yield (
-                f"models.{name}",
-                f"the endpoint `{name}` is a model of that name itself; choose another name here,"
-                f" or take `model` out of [endpoints.{name}]",
-            )
-    for role, name in settings.roles.items():
-        if name not in known:
-            yield f"roles.{role}", _nothing(name, known)
-    yield from _default(settings)
-
-
-def _is_model_itself(settings: "Settings", name: str) -> bool:
-    endpoint = settings.endpoints.get(name)
-    served = {model.endpoint for model in settings.models.values()}
-    return endpoint is not None and (bool(endpoint.model) or name not in served)
-
-
-def _somebody(settings: "Settings", model: "ModelSettings") -> bool:
-    """Whether anybody may use the model of those who may use its endpoint."""
-    endpoint = settings.endpoints.get(model.endpoint)
-    if endpoint is None or endpoint.users is None or model.users is None:
-        return True
-    return bool(set(endpoint.users) & set(model.users))
-
-
-def _default(settings: "Settings") -> Iterator[Fault]:
-    known = settings.all_models
-    name = settings.default_name
-    if settings.default_model and name not in known:
-        yield "default_model", _nothing(settings.default_model, known)
-    elif name is None and known:
-        yield "default_model", f"is missing; set it to one of {', '.join(known)}"
-
-
-def _nothing(name: str, known: Collection[str]) -> str:
-    there = f"there are: {', '.join(known)}" if known else "there is none"
-    return f"`{name}` names nothing; {there}"
-
-
 # ── several people, or a network ─────────────────────────────────────────────────────────────────
 
 
-def faults_of_several(settings: "Settings", why: str) -> list[Fault]:
-    """What the settings lack for several people; `why` says in a clause that there are some."""
+def lacks_of_several(settings: Settings, why: str) -> list[tuple[str, str]]:
+    """The keys that must say something else for several people, each with what is wrong with it;
+    `why` says in a clause that there are some."""
     faults = []
     if settings.containment == "off":
         says = f"`off` is not allowed while {why}; take it out, or set it to auto"
@@ -194,40 +155,49 @@ def faults_of_several(settings: "Settings", why: str) -> list[Fault]:
     return faults
 
 
-def problems_of_several(settings: "Settings", why: str) -> list[str]:
-    """The same as `problems` has them."""
-    return [
-        f"{settings.source(key)}: {key}: {says}" for key, says in faults_of_several(settings, why)
-    ]
+def faults_of_several(settings: Settings, why: str) -> list[Fault]:
+    """The same as `faults` has them."""
+    lacks = lacks_of_several(settings, why)
+    return [Fault(settings.source(key), key, says) for key, says in lacks]
 
 
-def _why_shared(settings: "Settings") -> str:
+def _why_shared(settings: Settings) -> str:
     if not is_loopback(settings.host):
-        return f"podium listens beyond loopback (host = {settings.host})"
+        return f"podium listens beyond loopback (host = {shown(settings.host)})"
     if settings.trusted_proxies:
         return "a proxy is trusted (trusted_proxies)"
-    return f"several users are named ({', '.join(sorted(settings.users))})"
+    return f"several users are named ({listed(sorted(settings.users))})"
 
 
-def _sharing(settings: "Settings") -> Iterator[Fault]:
-    if settings.shared:
-        yield from faults_of_several(settings, _why_shared(settings))
+def _sharing(settings: Settings, doubts: Doubts) -> Iterator[tuple[str, str]]:
+    doubtful = any(doubts.about(key) for key in ("host", "trusted_proxies")) or any(
+        doubts.about_some(table, "users") for table in ("endpoints", "models")
+    )
+    if settings.shared and not doubtful:
+        lacks = lacks_of_several(settings, _why_shared(settings))
+        yield from (lack for lack in lacks if not doubts.about(lack[0]))
 
 
-def _proxies(settings: "Settings") -> Iterator[Fault]:
-    header = settings.proxy_user_header
-    if header and not settings.trusted_proxies:
+def _believed(settings: Settings) -> Iterator[tuple[str, str]]:
+    if settings.proxy_user_header and not settings.trusted_proxies:
         yield (
             "proxy_user_header",
             "is believed from nobody; set trusted_proxies to the addresses of your proxy, as"
             ' ["127.0.0.1/32"], or take it out',
         )
-    if header and (not _HEADER.fullmatch(header) or header.lower() in _NOT_A_USER):
-        yield "proxy_user_header", f"`{_shown(header)}` cannot name a user; take X-Forwarded-User"
+
+
+def _header(settings: Settings) -> Iterator[tuple[str, str]]:
+    header = settings.proxy_user_header
+    if header and (not _NAME_OF_HEADER.fullmatch(header) or header.lower() in _NOT_A_USER):
+        yield "proxy_user_header", f"`{shown(header)}` cannot name a user; take X-Forwarded-User"
+
+
+def _proxies(settings: Settings) -> Iterator[tuple[str, str]]:
     for network in settings.trusted_proxies:
         fault = _fault_of_proxy(network)
         if fault:
-            yield "trusted_proxies", f"`{_shown(network)}` {fault}"
+            yield "trusted_proxies", f"`{shown(network)}` {fault}"
 
 
 def _fault_of_proxy(text: str) -> str | None:
@@ -244,11 +214,11 @@ def _fault_of_proxy(text: str) -> str | None:
     return None
 
 
-def _roots(settings: "Settings") -> Iterator[Fault]:
+def _roots(settings: Settings) -> Iterator[tuple[str, str]]:
     for root in settings.project_roots:
         fault = _fault_of_root(root, settings.directory)
         if fault:
-            yield "project_roots", f"{_shown(root)} {fault}"
+            yield "project_roots", f"{shown(root)} {fault}"
 
 
 def _fault_of_root(root: str, data: Path) -> str | None:
@@ -265,10 +235,3 @@ def _fault_of_root(root: str, data: Path) -> str | None:
     if path.is_relative_to(data):
         return f"is podium's own data directory {data}; name another folder"
     return None
-
-
-def _shown(text: str) -> str:
-    """A text of the settings in a sentence: short, on one line, and without a password."""
-    before, at, after = text.rpartition("@")
-    safe = f"{before.partition('://')[0]}://…@{after}" if at else text
-    return "".join(c if c.isprintable() else "\ufffd" for c in safe)[:200]

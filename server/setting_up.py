@@ -18,8 +18,10 @@ from server.agents.qwen_runner import QwenRunner
 from server.cli import UNAVAILABLE
 from server.doctor import show, tried_models
 from server.ports import AgentUnavailable, ModelEndpoint, Probe
-from server.settings import FLAGS, Settings, default_file, load
+from server.settings import Settings, default_file
 from server.settings_file import Added, add_endpoint, section
+from server.settings_load import load
+from server.settings_sources import FLAGS
 from server.terminal import clean
 from server.world import SystemClock
 

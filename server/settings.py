@@ -1,42 +1,41 @@
-"""The settings: one frozen Struct, from defaults < TOML file < environment < flags.
+"""What settings there are: one frozen Struct, with its tables, and where its file is.
 
-Every error is reported at once, each with its key, the place it came from, and the way out. What
-the values mean together is checked by `guards.py`.
+`settings_load.py` reads them, `settings_values.py` says how a value becomes one of them, and
+`guards.py` what they must say together.
 """
 
-import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Literal
 
-import msgspec
 import platformdirs
 from msgspec import Meta, Struct
 
-from server import guards
-from server.addresses import fault_of, is_loopback, is_remote
-from server.keys import Keys
+from server.addresses import is_loopback
 from server.limits import LimitSettings
-
-S = TypeVar("S", bound=Struct)
 
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 MiB = Annotated[int, Meta(ge=64, le=1024 * 1024)]
 Slots = Annotated[int, Meta(ge=1, le=256)]
 Tokens = Annotated[int, Meta(ge=1_024)]
-Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
-User = Annotated[str, Meta(pattern=r"\A[^\x00-\x20\x7f]{1,200}\Z")]
+Name = Annotated[
+    str,
+    Meta(
+        pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z",
+        description="is no name: letters, digits, `.`, `_` and `-`, a letter or digit first, at"
+        " most 64",
+    ),
+]
+User = Annotated[
+    str,
+    Meta(
+        pattern=r"\A[^\x00-\x20\x7f]{1,200}\Z",
+        description="is no user: 1 to 200 characters, no space among them",
+    ),
+]
 Users = Annotated[list[User], Meta(min_length=1)]
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-
-class SettingsError(Exception):
-    """Settings that cannot be used: `problems` are sentences, each with its source."""
-
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("; ".join(problems))
-        self.problems = problems
 
 
 class EndpointSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -187,30 +186,21 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def source(self, key: str) -> str:
         """Where a key came from, as `endpoints.gpu.slots`."""
-        return _source_of(self.sources, key)
+        return source_of(self.sources, key)
 
 
-STRENGTHS = ("off", "auto", "required")
-"""Of the containment, the weakest first."""
-ENVIRONMENT = {
-    "PODIUM_HOST": "host",
-    "PODIUM_PORT": "port",
-    "PODIUM_DATA": "data",
-    "PODIUM_TOKEN": "token",
-    "PODIUM_PUBLIC_URL": "public_url",
-    "PODIUM_CONTAINMENT": "containment",
-    "PODIUM_LOG_LEVEL": "log_level",
-}
-ENDPOINT_ENVIRONMENT = {
-    "OPENAI_BASE_URL": "base_url",
-    "OPENAI_API_KEY": "api_key",
-    "OPENAI_MODEL": "model",
-}
 TABLES: dict[str, type[Struct]] = {"endpoints": EndpointSettings, "models": ModelSettings}
 """Tables of tables with names."""
 SECTIONS: dict[str, type[Struct]] = {"limits": LimitSettings}
 """Single tables."""
-FLAGS = "the command line"
+
+
+def source_of(sources: Mapping[str, str], key: str) -> str:
+    """Where a key came from. A table of one source may have a part of another: the longest name
+    that is known counts."""
+    while key and key not in sources:
+        key = key.rpartition(".")[0]
+    return sources.get(key, "the defaults")
 
 
 def default_data() -> Path:
@@ -219,210 +209,3 @@ def default_data() -> Path:
 
 def default_file() -> Path:
     return Path(platformdirs.user_config_dir("podium", appauthor=False)) / "podium.toml"
-
-
-def load(
-    flags: Mapping[str, Any], environment: Mapping[str, str], *, file: Path | None = None
-) -> Settings:
-    """Join the sources; raise SettingsError with every problem of every source.
-
-    `file` None means the default place, where it may be missing.
-    """
-    problems: list[str] = []
-    path = file or default_file()
-    values: dict[str, Any] = {"data": str(default_data())}
-    sources: dict[str, str] = {}
-    _take(values, sources, _from_file(path, problems, needed=file is not None), str(path))
-    asked = values.get("containment")
-    _take_environment(values, sources, environment, problems)
-    _take(values, sources, {k: v for k, v in flags.items() if v is not None}, FLAGS)
-    problems += _loosened(asked, values.get("containment"), str(path), sources)
-    # Empty is not the folder that podium happens to be started in, which may be a project.
-    values["data"] = values["data"] or str(default_data())
-    settings = _Conversion(sources, str(path), problems).settings(values)
-    if settings is not None:
-        problems += guards.problems(settings)
-        settings = Keys(path, environment, problems).filled(settings)
-    if problems or settings is None:
-        raise SettingsError(problems)
-    return settings
-
-
-# ── the sources ──────────────────────────────────────────────────────────────────────────────────
-
-
-def _from_file(path: Path, problems: list[str], *, needed: bool) -> dict[str, Any]:
-    if not needed and not path.exists():
-        return {}
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        problems.append(f"{path}: {error}")
-        return {}
-
-
-def _take(
-    values: dict[str, Any], sources: dict[str, str], found: Mapping[str, Any], source: str
-) -> None:
-    """Later sources win key by key."""
-    values.update(found)
-    sources.update(dict.fromkeys(found, source))
-
-
-def _loosened(asked: Any, given: Any, file: str, sources: Mapping[str, str]) -> Iterator[str]:
-    """Later sources win, but no variable and no flag takes away a guard that the file asks for."""
-    known = asked in STRENGTHS and given in STRENGTHS
-    if known and STRENGTHS.index(given) < STRENGTHS.index(asked):
-        yield (
-            f"{sources['containment']}: containment: `{given}` is less than `{asked}` in {file};"
-            " change it there if that is what you want"
-        )
-
-
-def _take_environment(
-    values: dict[str, Any],
-    sources: dict[str, str],
-    environment: Mapping[str, str],
-    problems: list[str],
-) -> None:
-    for variable, key in ENVIRONMENT.items():
-        if environment.get(variable):
-            found = {key: environment[variable]}
-            _take(values, sources, found, f"the environment ({variable})")
-    # A key alone never selects a remote host: without a base URL the other two are not ours.
-    if environment.get("OPENAI_BASE_URL"):
-        _take_endpoint(values, sources, environment, problems)
-
-
-def _take_endpoint(
-    values: dict[str, Any],
-    sources: dict[str, str],
-    environment: Mapping[str, str],
-    problems: list[str],
-) -> None:
-    """The endpoint of the environment is the model of everything: of every role, and the default.
-
-    It takes the place of the file's `default`, but for who may use that: no variable lets more
-    people in, or makes several users one.
-    """
-    source = "the environment (OPENAI_BASE_URL)"
-    endpoint: dict[str, Any] = {
-        key: environment[variable]
-        for variable, key in ENDPOINT_ENVIRONMENT.items()
-        if environment.get(variable)
-    }
-    endpoint["remote"] = _allowed_beyond(environment, source, problems)
-    known = values.get("endpoints", {})
-    earlier = known.get("default") if isinstance(known, dict) else None
-    if isinstance(earlier, dict) and "users" in earlier:
-        endpoint["users"] = earlier["users"]
-    others = known if isinstance(known, dict) else {}
-    values |= {"endpoints": {**others, "default": endpoint}, "default_model": "default"}
-    values["roles"] = {}
-    sources.update(dict.fromkeys(("endpoints.default", "default_model", "roles"), source))
-
-
-def _allowed_beyond(environment: Mapping[str, str], source: str, problems: list[str]) -> bool:
-    """Whether the environment's endpoint may lie beyond this machine; notes when it must not."""
-    said = environment.get("PODIUM_REMOTE", "")
-    if said not in ("", "0", "1"):
-        problems.append(f"the environment: PODIUM_REMOTE is `{said}`; set it to 1 or unset it")
-    url = environment["OPENAI_BASE_URL"]
-    if fault_of(url) is None and is_remote(url) and said != "1":
-        problems.append(
-            f"{source}: {url} is beyond this machine, and text of the project would be sent there;"
-            " set PODIUM_REMOTE=1 to allow that, or unset OPENAI_BASE_URL and name the endpoint"
-            f" with `remote = true` in {default_file()}"
-        )
-        return True  # complained about; the guards need not do it again
-    return said == "1"
-
-
-# ── from values to Structs ───────────────────────────────────────────────────────────────────────
-
-
-class _Conversion:
-    """Converts values key by key, so that one fault does not hide the next."""
-
-    def __init__(self, sources: Mapping[str, str], file: str, problems: list[str]) -> None:
-        self._sources = dict(sources)
-        self._file = file
-        self._problems = problems
-
-    def settings(self, values: Mapping[str, Any]) -> Settings | None:
-        before = len(self._problems)
-        good = self._fields(Settings, values, "")
-        if len(self._problems) > before:
-            return None
-        return Settings(**good, sources=self._sources)
-
-    def _fields(self, kind: type[Struct], values: Mapping[str, Any], place: str) -> dict[str, Any]:
-        """The fields of `values` that are right; what is not is noted."""
-        known = {it.name: it for it in msgspec.structs.fields(kind) if it.name != "sources"}
-        good: dict[str, Any] = {}
-        for key, value in values.items():
-            if key not in known:
-                listed = ", ".join(sorted(known))
-                self._note(f"{place}{key}", f"unknown key (known: {listed})")
-            elif key in TABLES and not place:
-                good[key] = self._table(TABLES[key], value, key)
-            elif key in SECTIONS and not place:
-                good[key] = self._section(SECTIONS[key], value, key)
-            else:
-                good[key] = self._value(known[key].type, value, f"{place}{key}")
-        for key, field in known.items():
-            if field.required and key not in values:
-                self._note(f"{place}{key}", "is missing")
-        return good
-
-    def _table(self, kind: type[S], values: Any, key: str) -> dict[str, S]:
-        if not isinstance(values, dict):
-            self._note(key, f"is no table; write [{key}.NAME]")
-            return {}
-        found: dict[str, S] = {}
-        for name, entry in values.items():
-            place = f"{key}.{name}"
-            before = len(self._problems)
-            self._value(Name, name, place)
-            if isinstance(entry, dict):
-                good = self._fields(kind, entry, f"{place}.")
-                if len(self._problems) == before:
-                    found[name] = kind(**good)
-            else:
-                self._note(place, f"is no table; write [{place}]")
-        return found
-
-    def _section(self, kind: type[S], values: Any, key: str) -> S | None:
-        if not isinstance(values, dict):
-            self._note(key, f"is no table; write [{key}]")
-            return None
-        before = len(self._problems)
-        good = self._fields(kind, values, f"{key}.")
-        return kind(**good) if len(self._problems) == before else None
-
-    def _value(self, kind: Any, value: Any, key: str) -> Any:
-        # A variable and a flag are text; a file has types.
-        strict = self._source(key) == self._file
-        try:
-            return msgspec.convert(value, kind, strict=strict)
-        except msgspec.ValidationError as error:
-            choices = f"; one of {', '.join(get_args(kind))}" if _is_choice(kind) else ""
-            self._note(key, f"{error}{choices}")
-            return None
-
-    def _note(self, key: str, says: str) -> None:
-        self._problems.append(f"{self._source(key)}: {key}: {says}")
-
-    def _source(self, key: str) -> str:
-        return _source_of(self._sources, key)
-
-
-def _source_of(sources: Mapping[str, str], key: str) -> str:
-    """A table of one source may have a part of another: the longest name that is known counts."""
-    while key and key not in sources:
-        key = key.rpartition(".")[0]
-    return sources.get(key, "the defaults")
-
-
-def _is_choice(kind: Any) -> bool:
-    return getattr(kind, "__origin__", None) is Literal

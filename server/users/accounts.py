@@ -283,12 +283,12 @@ def _info(
 def _require_shareable(settings: Settings) -> None:
     faults = guards.faults_of_several(settings, "podium has several users")
     if faults:
-        told = "; ".join(f"{settings.source(key)}: {key}: {says}" for key, says in faults)
-        lines = "; ".join(f"`{SHARED[key]}`" for key, _ in faults)
+        told = "; ".join(map(str, faults))
+        lines = "; ".join(f"`{SHARED[key]}`" for _, key, _ in faults)
         raise ProtocolError(
             ErrorCode.FORBIDDEN,
             f"the settings are for a single user: {told}",
-            field=faults[0][0],
+            field=faults[0].key,
             hint=f"write {lines} into {default_file()}, above its first [table], and start podium"
             " again",
         )

@@ -377,10 +377,24 @@ async def test_bad_settings_name_every_problem_and_its_place(podium: Podium) -> 
     folder = podium.place / "config" / "podium"
     folder.mkdir(parents=True)
     (folder / "podium.toml").write_text("prot = 1\nidle_seconds = -1\n")
-    ended = await podium("doctor")
-    assert ended.code == 2
-    assert "podium.toml: prot: unknown key" in ended.err
-    assert "idle_seconds" in ended.err
+    podium.environment |= {"PODIUM_PORT": "x", "PODIUM_TOKNE": "of-nobody"}
+    examined = await podium("doctor")
+    assert examined.code == 2
+    told = [line for line in examined.out.splitlines() if line.startswith("✗ settings: ")]
+    assert "podium.toml: prot: unknown key; did you mean `port`?" in told[0]
+    assert "idle_seconds" in told[1]
+    assert "the environment (PODIUM_PORT): port: " in told[2]
+    assert (
+        "– environment: PODIUM_TOKNE is not read\n    → did you mean PODIUM_TOKEN?" in examined.out
+    )
+    for words in (("serve", "--port", "0"), ("user", "list"), ("run", "/code-review"), ("audit",)):
+        ended = await podium(*words)
+        assert ended.code == 2
+        # A flag of the command stands over the variable.
+        lines = [line.removeprefix("✗ settings: ") for line in told if "PORT" not in line]
+        assert "Error: " + "\n".join(lines) in ended.err
+        assert "podium: PODIUM_TOKNE is not read\n  → did you mean PODIUM_TOKEN?\n" in ended.err
+        assert "of-nobody" not in examined.out + ended.err
 
 
 def _read(path: Path) -> bytes:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from server.guards import unknown_roles
-from server.settings import Settings, SettingsError, load
+from server.faults import SettingsError
+from server.guards_of_models import unknown_roles
+from server.settings import Settings
+from server.settings_load import load
 from tests.server.test_settings import LOCAL, problems, written
 
 SHARED = 'host = "0.0.0.0"\npublic_url = "https://podium.example.com"\n'
@@ -248,7 +250,7 @@ def test_a_key_from_a_file(tmp_path: Path) -> None:
 
 def test_unknown_roles_are_named_with_the_closest_one() -> None:
     settings = Settings(roles={"securty": "default", "zzz": "default"}, sources={"roles": "F"})
-    close, far = unknown_roles(settings, ["generalist", "security"])
+    close, far = map(str, unknown_roles(settings, ["generalist", "security"]))
     assert close == "F: roles.securty: no flow has a role `securty`; did you mean `security`?"
     assert "there are: generalist, security" in far
 
