@@ -9,7 +9,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from protocol.codec import decode_frame, encode
 from protocol.commands import Hello
 from protocol.errors import CLOSE_RULES, CloseCode, ErrorCode, ProtocolError
-from protocol.frames import FlowRunError, FlowRunHello
+from protocol.frames import FlowRunAck, FlowRunError, FlowRunHello
 from server.client.outgoing import refusal
 from server.client.states import Condition, State
 
@@ -60,17 +60,23 @@ async def dial(url: str, *, token: str | None, origin: bool) -> ClientConnection
 
 
 async def greet(socket: ClientConnection, ticket: str | None) -> FlowRunHello:
-    """Say hello, with the ticket if there is one, and wait for the server's: nothing is asked
-    before. Raises one of ENDS, ProtocolError when the ticket, or nobody at all, is refused."""
+    """Say hello, with the ticket if there is one, and wait for the server's, and for what it says
+    of the ticket: nothing is asked before. Raises one of ENDS, ProtocolError when the ticket, or
+    nobody at all, is refused."""
     with suppress(ConnectionClosed):  # what the server said before its end is still heard
         await socket.send(encode(Hello(id=GREETING, ticket=ticket, client="podium")).decode())
-    while True:
+    hello: FlowRunHello | None = None
+    admitted = ticket is None  # a hello alone may be that of another credential
+    while hello is None or not admitted:
         data = await socket.recv()
         frame = decode_frame(data) if isinstance(data, str) else None
         if isinstance(frame, FlowRunError) and frame.id == GREETING:
             raise refusal(frame)
+        if isinstance(frame, FlowRunAck) and frame.id == GREETING:
+            admitted = True
         if isinstance(frame, FlowRunHello):
-            return frame
+            hello = frame
+    return hello
 
 
 def told(error: Exception) -> Condition:

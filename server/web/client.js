@@ -31,7 +31,7 @@
  * @property {string | (() => Promise<string>)} [token] A bearer token; outside browsers only.
  * @property {{base_ms: number, max_ms: number}} [backoff]
  * @property {number} [heartbeat_seconds] What the server says if left out.
- * @property {number} [connect_seconds] So long a connection may take to its hello.
+ * @property {number} [connect_seconds] So long a connection may take to its hello, and a ticket to its answer.
  * @property {number} [command_seconds] So long a command may wait for its answer, reconnects included.
  * @property {number} [launch_seconds] The same for launch, rerun and plan, which may try the model.
  *
@@ -432,8 +432,7 @@ export class PodiumClient extends EventTarget {
   #take(frame) {
     if (typeof frame?.type !== "string") throw new Error("a frame is an object with a type");
     if (frame.type === "flow_run_error" && frame.id === this.#link.greeting) return this.#unwelcome(frame);
-    if (frame.type === "flow_run_hello") return this.#welcome(frame);
-    if (this.state !== "live") return;
+    if (this.state !== "live") return this.#enter(frame);
     if (frame.type === "flow_run_ack") return this.#answered(frame);
     if (frame.type === "flow_run_error") return this.#refused(frame);
     if (frame.type === "flow_run_heartbeat") return this.#beat(frame.heads ?? {});
@@ -450,6 +449,14 @@ export class PodiumClient extends EventTarget {
     const ask = this.#asked.get(frame.id);
     this.#asked.delete(frame.id);
     ask?.done(frame);
+  }
+
+  // A hello alone may be the cookie's, said before the ticket was looked at: both are waited for.
+  #enter(frame) {
+    const link = this.#link;
+    if (frame.type === "flow_run_hello") link.hello = frame;
+    if (frame.type === "flow_run_ack" && frame.id === link.greeting) link.admitted = true;
+    if (link.hello && link.admitted) this.#welcome(link.hello);
   }
 
   #welcome(frame) {
@@ -492,7 +499,7 @@ export class PodiumClient extends EventTarget {
 
   async #open() {
     this.#leave();
-    const link = { socket: null, token: null, greeting: null, opened: false };
+    const link = { socket: null, token: null, greeting: null, hello: null, admitted: false, opened: false };
     this.#link = link;
     this.#say({ state: "connecting" });
     this.#set("connect", () => this.#drop("no hello in time"), this.#options.connect_seconds * 1000);
@@ -511,7 +518,7 @@ export class PodiumClient extends EventTarget {
     const url = new URL("api/ws", this.#base);
     url.protocol = url.protocol.replace("http", "ws");
     const socket = new WebSocket(url, protocols(this.#base, { ticket, token }));
-    Object.assign(link, { socket, token });
+    Object.assign(link, { socket, token, admitted: !ticket });
     socket.onopen = () => {
       link.opened = true;
       link.greeting = "hello"; // without a ticket, too: whoever is not signed in is told at once

@@ -65,6 +65,18 @@ CONTROLS = [
             ),
         ),
     ),
+    *(
+        Control(
+            scenario,
+            (Edit("admitted: !ticket", "admitted: true"),),
+            (Edit("admitted = ticket is None", "admitted = True", "connection.py"),),
+        )
+        for scenario in (
+            "nothing is asked before the ticket is answered",
+            "a socket that is somebody else's is never live",
+            "a ticket that is never answered is the end of a connection",
+        )
+    ),
     Control(
         "doubles are left out",
         (Edit("if (frame.seq <= this.seq) return null;", ""),),
