@@ -25,7 +25,7 @@ export async function begin(podium, { open, tell }) {
   });
   if (why && !token) return ask(why);
   const problem = token ? await signIn(token) : null;
-  const refused = problem && `The link's token ${problem === SILENT ? "could not be tried" : "was refused"}: ${problem}.`;
+  const refused = problem && `The link's token ${problem.startsWith(SILENT) ? "could not be tried" : "was refused"}: ${problem}.`;
   try {
     await open();
     if (refused) showRefused(refused);
@@ -75,7 +75,7 @@ async function signIn(token) {
     body: JSON.stringify({ token }),
     signal: AbortSignal.timeout(ANSWER_MS),
   }).catch(() => null);
-  if (!response) return SILENT;
+  if (!response) return `${SILENT} — try again`;
   if (response.ok) return null;
   const { message = `HTTP ${response.status}`, hint } = await response.json().catch(() => ({}));
   const seconds = response.headers.get("Retry-After");
