@@ -82,7 +82,10 @@ project_option = click.option(
     "--project", metavar="PATH", default=".", help="The project; default: where you stand."
 )
 url_option = click.option(
-    "--url", metavar="URL", help="A podium server; its token comes from PODIUM_TOKEN."
+    "--url",
+    metavar="URL",
+    help="A podium server; its token comes from PODIUM_TOKEN. Of https://, whatever authority the"
+    " system trusts is trusted; SSL_CERT_FILE names another.",
 )
 containment_option = click.option(
     "--containment",

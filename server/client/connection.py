@@ -1,5 +1,6 @@
 """One connection: how it is made, how it begins, and what its end says."""
 
+import ssl
 from contextlib import suppress
 from urllib.parse import urlsplit, urlunsplit
 
@@ -34,9 +35,11 @@ ENDS = (InvalidStatus, ProtocolError, ConnectionClosed, OSError, InvalidHandshak
 """How a connection ends; a TimeoutError is an OSError."""
 
 
-async def dial(url: str, *, token: str | None, origin: bool) -> ClientConnection:
+async def dial(
+    url: str, *, token: str | None, origin: bool, trust: ssl.SSLContext | None
+) -> ClientConnection:
     """A socket that speaks our protocol. `origin`: say one, as a ticket is taken from an allowed
-    Origin only. Raises one of ENDS."""
+    Origin only. `trust` is for https:// alone. Raises one of ENDS."""
     parts = urlsplit(url)
     scheme = "wss" if parts.scheme == "https" else "ws"
     headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -48,6 +51,7 @@ async def dial(url: str, *, token: str | None, origin: bool) -> ClientConnection
         subprotocols=[SUBPROTOCOL],  # type: ignore[list-item]  # a NewType of str
         compression=None,
         max_size=MAX_FRAME,
+        ssl=trust if scheme == "wss" else None,
         open_timeout=None,
         ping_interval=None,
         close_timeout=CLOSE_SECONDS,
