@@ -12,6 +12,7 @@ import click
 import msgspec
 from rich.console import Console
 
+from flows.counted import some
 from flows.report.meta import read_only_of
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.report import Report
@@ -258,7 +259,7 @@ async def recording(
         found = await full_id(client, run_id)
         path = Path(output or f"podium-{found}.ndjson")
         frames = await save_recording(client, found, path, live=live, force=force)
-    click.echo(f"{frames} frames in {path}")
+    click.echo(f"{some(frames, 'frame')} in {path}")
 
 
 @main.command()

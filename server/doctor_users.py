@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from flows.counted import some
 from protocol.errors import ProtocolError
 from protocol.users import TokenInfo, UserInfo, UserKind
 from server.cli import Fault
@@ -11,7 +12,6 @@ from server.client import Unreachable
 from server.finding import Finding, warning
 from server.settings import Settings
 from server.stores.sqlite import FILE
-from server.terminal import number_of
 from server.user_desk import open_desk
 from server.world import SystemClock
 
@@ -77,9 +77,9 @@ def _count(active: Sequence[UserInfo], tokens: int) -> str:
     services = sum(it.kind is UserKind.SERVICE for it in active)
     if not active:
         return ALONE
-    parts = ["the operator", number_of(len(active) - services, "user")]
-    parts += [number_of(services, "service account")] if services else []
-    return f"{', '.join(parts)}, with {number_of(tokens, 'good token')} of theirs"
+    parts = ["the operator", some(len(active) - services, "user")]
+    parts += [some(services, "service account")] if services else []
+    return f"{', '.join(parts)}, with {some(tokens, 'good token')} of theirs"
 
 
 def _some(names: Sequence[str]) -> str:

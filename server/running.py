@@ -13,6 +13,7 @@ import click
 import msgspec
 from rich.console import Console
 
+from flows.counted import some
 from protocol.codec import encode_frame
 from protocol.commands import Launch
 from protocol.errors import ProtocolError
@@ -36,7 +37,6 @@ from server.terminal import (
     Watcher,
     clean,
     clean_line,
-    number_of,
     plan_lines,
     tree_lines,
 )
@@ -124,7 +124,7 @@ async def plan_command(
     for line in (*plan_lines(plan), *tree_lines(plan.tree)):
         click.echo(clean_line(line))
     for step in plan.steps:
-        files = f" ({number_of(len(step.files), 'file')})" if step.files else ""
+        files = f" ({some(len(step.files), 'file')})" if step.files else ""
         click.echo(clean_line(f"  {step.id:<20} {step.title}{files}"))
     return 0
 

@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from flows.counted import some
 from flows.report.meta import STALE
 from protocol.frames import (
     FlowRunFinding,
@@ -226,7 +227,7 @@ def plan_lines(plan: FlowPlan) -> list[str]:
     scope = plan.scope
     lines = [
         f"{plan.title} · band {plan.band.name.value} ({plan.band.reason})",
-        f"scope: {scope.description} · {len(scope.files)} of {number_of(scope.total_files, 'file')}"
+        f"scope: {scope.description} · {len(scope.files)} of {some(scope.total_files, 'file')}"
         f" · tree {plan.tree.id[:12]}",
         f"model: {plan.endpoint.model} at {plan.endpoint.host}",
     ]
@@ -235,7 +236,7 @@ def plan_lines(plan: FlowPlan) -> list[str]:
     lines += _not_reviewed(scope)
     lines += [f"  {seat.role}: {seat.reason}{_own_model(plan, seat.role)}" for seat in plan.roster]
     lines += [f"  left out: {seat.role}: {seat.reason}" for seat in plan.omitted]
-    files = number_of(plan.tree.files, "file")
+    files = some(plan.tree.files, "file")
     lines.append(f"agents can read: {files}, {ceil(plan.tree.bytes / 1024):,} KiB")
     if plan.tree.left_out:
         counts = ", ".join(f"{count} {why}" for why, count in sorted(plan.tree.left_out.items()))
@@ -250,11 +251,6 @@ def _not_reviewed(scope: Scope) -> list[str]:
     lines = [f"  not reviewed, over the cap of the band: {path}" for path in scope.left_out]
     more = scope.total_files - len(scope.files) - len(lines)
     return [*lines, f"  not reviewed, over the cap of the band: {more} more"] if more > 0 else lines
-
-
-def number_of(count: int, what: str) -> str:
-    """As `1 file`, `2 files`."""
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _own_model(plan: FlowPlan, role: str) -> str:
@@ -288,7 +284,7 @@ def _report_lines(frame: FlowRunReport) -> list[str]:
 def tree_lines(tree: Tree) -> list[str]:
     """What agents can read, by path or counted by folder, and what was left out."""
     lines = [f"  reads {path}" for path in tree.paths]
-    lines += [f"  reads {at} ({number_of(files, 'file')})" for at, files in tree.folders.items()]
+    lines += [f"  reads {at} ({some(files, 'file')})" for at, files in tree.folders.items()]
     lines += [f"  left out {path}" for path in tree.left_out_paths]
     more = sum(tree.left_out.values()) - len(tree.left_out_paths)
     return [*lines, f"  left out: {more} more"] if more > 0 else lines

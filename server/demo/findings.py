@@ -5,6 +5,7 @@ from os.path import commonpath, dirname
 
 from msgspec import Struct
 
+from flows.counted import some
 from flows.outputs import (
     AgentFinding,
     CitedLines,
@@ -54,8 +55,8 @@ def _search(step: Step) -> Turn:
     pattern = "|".join(dict.fromkeys(rule.grep for rule in rules if rule.grep))
     text = (
         f"I am the scripted demo model, as {step.role}. I start with a search for the "
-        f"{_count(len(rules), 'thing')} that my plain rules know, in the slice of "
-        f"{_count(len(step.files), 'file')} that I was given."
+        f"{some(len(rules), 'thing')} that my plain rules know, in the slice of "
+        f"{some(len(step.files), 'file')} that I was given."
     )
     return Turn(text, (call("grep_search", {"pattern": pattern, "path": _where(step)}),))
 
@@ -95,7 +96,8 @@ def _read(talk: Talk, step: Step, path: str) -> Turn:
 
 def _said(source: Source, step: Step) -> str:
     places = sum(hit.places for hit in _hits([source], step))
-    return f"{source.path} gave {len(source.lines)} lines, with {places} places that a rule names."
+    lines = some(len(source.lines), "line")
+    return f"{source.path} gave {lines}, with {some(places, 'place')} that a rule names."
 
 
 def conclude(talk: Talk, step: Step) -> tuple[str, Output]:
@@ -164,14 +166,10 @@ def _dimension(rule: Rule, step: Step) -> str | None:
 
 def _summary(sources: Sequence[Source], *, kept: int, found: int) -> str:
     lines = sum(len(source.lines) for source in sources)
-    where = f"{_count(lines, 'line')} in {_count(len(sources), 'file')}"
-    told = f"Plain rules looked at {where} and found {_count(found, 'thing')}"
+    where = f"{some(lines, 'line')} in {some(len(sources), 'file')}"
+    told = f"Plain rules looked at {where} and found {some(found, 'thing')}"
     more = f", of which the first {kept} are listed" if kept < found else ""
     return f"{told}{more}. A scripted demo model did this; it is not a review."
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _cleared(
