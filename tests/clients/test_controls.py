@@ -153,7 +153,12 @@ CONTROLS = [
     ),
     Control(
         "the run list comes, and comes again",
-        (Edit("if (this.#index) this.#index.phase = WANTED;", ""),),
+        (
+            Edit(
+                "for (const subject of this.#subjects()) subject.phase",
+                "for (const subject of this.#followed.values()) subject.phase",
+            ),
+        ),
         (
             Edit(
                 "index: list[AnyReader] = [self._index] if self._index else []",
@@ -188,7 +193,7 @@ CONTROLS = [
     ),
     Control(
         "too fast is asked again, when the server says",
-        (Edit("if (LATER.has(frame.code) &&", "if (false &&"),),
+        (Edit("later = LATER.has(frame.code) &&", "later = false &&"),),
         (Edit("later = frame.code in LATER and", "later = False and", "outgoing.py"),),
     ),
     Control(
