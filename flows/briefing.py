@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from flows.counted import number_of
 from flows.evidence.text import printable
 from flows.facts import TreeView
 from flows.planner import MAX_DIFF_BYTES, MAX_TEXT_BYTES
@@ -135,7 +136,7 @@ def cut(text: str, limit: int) -> str:
     if len(encoded) <= limit:
         return text
     kept = encoded[:limit].decode(errors="ignore")
-    return f"{kept}\n[podium: cut here, {len(encoded) - limit} more bytes are not shown]"
+    return f"{kept}\n[podium: cut here, {number_of(len(encoded) - limit, 'more byte')} not shown]"
 
 
 # ── parts ────────────────────────────────────────────────────────────────────────────────────────
@@ -160,7 +161,8 @@ def _tree_part(plan: FlowPlan, tree: TreeView, root: str) -> str:
     places = Counter(path.partition("/")[0] + "/" * ("/" in path) for path in paths)
     shown = sorted(places.items())[:MAX_TOP_FOLDERS]
     lines = [
-        f"- {_name(place)}" + (f" ({n} files)" if place.endswith("/") else "") for place, n in shown
+        f"- {_name(place)}" + (f" ({number_of(n, 'file')})" if place.endswith("/") else "")
+        for place, n in shown
     ]
     if len(places) > len(shown):
         lines.append(f"- and {len(places) - len(shown)} more")
@@ -170,7 +172,7 @@ def _tree_part(plan: FlowPlan, tree: TreeView, root: str) -> str:
             "## The tree",
             "",
             f"Root of the copy: {root}",
-            f"Tree {plan.tree.id}, {len(paths)} files. At its top:",
+            f"Tree {plan.tree.id}, {number_of(len(paths), 'file')}. At its top:",
             "",
             quoted("tree", text, _marker_for(text, plan)),
         ]
@@ -201,13 +203,16 @@ def _task(plan: FlowPlan, step: PlannedStep, marker: str) -> str:
         "",
     ]
     if step.files:
-        task.append(f"Your slice is the {len(step.files)} files listed at the end under `files`.")
+        task.append(
+            f"Your slice is {number_of(len(step.files), 'file')}, listed at the end under `files`."
+        )
     if step.dimensions:
         task.append(f"Your dimensions: {', '.join(step.dimensions)}.")
     if step.output == "findings":
-        task.append(f"Report at most {plan.caps.findings_per_step} findings, the gravest first.")
+        most = number_of(plan.caps.findings_per_step, "finding")
+        task.append(f"Report at most {most}, the gravest first.")
     if plan.scope.deleted and step.files:
-        task.append(f"The change also deletes {len(plan.scope.deleted)} files.")
+        task.append(f"The change also deletes {number_of(len(plan.scope.deleted), 'file')}.")
     return "\n".join(task).rstrip()
 
 

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from flows import expressions
+from flows.counted import number_of
 from flows.facts import Facts, StepFact
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.ids import StepId
@@ -334,7 +335,8 @@ def _obstacle(
     """Why a step whose needs have ended is not to start; None when it is."""
     completed = sum(need.status is StepStatus.COMPLETED for need in needs.values())
     if step.quorum is not None and completed < step.quorum:
-        return f"{completed} of {len(needs)} steps it builds on completed, {step.quorum} must have"
+        wanted = number_of(len(needs), "step")
+        return f"{completed} of {wanted} it builds on completed, {step.quorum} must have"
     undelivered = list(_undelivered(plan, needs))
     scope = expressions.Scope(
         inputs=plan.inputs,

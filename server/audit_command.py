@@ -9,6 +9,7 @@ from typing import Any
 import click
 import msgspec
 
+from flows.counted import number_of
 from server.cli import USAGE, Fault, data_option, loaded
 from server.faults import SettingsError
 from server.terminal import clean_line
@@ -63,7 +64,7 @@ def _entry(line: str) -> dict[str, Any]:
 
 def _told(entry: dict[str, Any]) -> str:
     if "lost" in entry:
-        return f"{entry['at']}  {entry['lost']} lines were left out"
+        return f"{entry['at']}  {number_of(entry['lost'], 'line')} left out"
     facts = " ".join(f"{name}={entry[name]}" for name in FACTS if name in entry)
     who = entry.get("who") or "–"
     return f"{entry['at']}  {who:<12} {entry.get('what'):<16} {entry.get('outcome')}  {facts}"

@@ -12,6 +12,7 @@ import click
 import msgspec
 from rich.console import Console
 
+from flows.counted import number_of
 from flows.report.meta import read_only_of
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.report import Report
@@ -89,7 +90,10 @@ project_option = click.option(
     "--project", metavar="PATH", default=".", help="The project; default: where you stand."
 )
 url_option = click.option(
-    "--url", metavar="URL", help="A podium server; its token comes from PODIUM_TOKEN."
+    "--url",
+    metavar="URL",
+    help="A podium server; its token comes from PODIUM_TOKEN. Of https://, whatever authority the"
+    " system trusts is trusted; SSL_CERT_FILE names another.",
 )
 containment_option = click.option(
     "--containment",
@@ -262,7 +266,7 @@ async def recording(
         found = await full_id(client, run_id)
         path = Path(output or f"podium-{found}.ndjson")
         frames = await save_recording(client, found, path, live=live, force=force)
-    click.echo(f"{frames} frames in {path}")
+    click.echo(f"{number_of(frames, 'frame')} in {path}")
 
 
 @main.command()

@@ -6,7 +6,6 @@ Nothing secret is sent: who answers there may be somebody else.
 import asyncio
 import base64
 import os
-import ssl
 from typing import TypeVar
 
 import httpx
@@ -16,6 +15,7 @@ from msgspec import Struct
 from protocol.rest import Draining, ErrorBody, Ready
 from protocol.schema import SUBPROTOCOL
 from server.addresses import authority, origin_of
+from server.certificates import authorities
 from server.diagnosis import Diagnosis, warning
 from server.local import running_server
 from server.settings import Settings
@@ -43,8 +43,7 @@ async def public_address(settings: Settings) -> list[Diagnosis]:
     if await running_server(settings.directory) is None:
         says = f"{settings.public_url} is not asked: no server runs that could answer"
         return [warning(NAME, says, "podium serve")]
-    # The certificates that this machine trusts.
-    trusted = await asyncio.to_thread(ssl.create_default_context)
+    trusted = await asyncio.to_thread(authorities, settings.public_url)
     async with httpx.AsyncClient(
         base_url=settings.public_url, verify=trusted, timeout=WAIT_SECONDS, trust_env=False
     ) as http:

@@ -13,6 +13,7 @@ import httpx
 import msgspec
 from msgspec import Struct
 
+from server.certificates import authorities
 from server.stores.migrate import is_held
 
 START_SECONDS = 30.0
@@ -135,7 +136,8 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
 
 
 async def _answers(url: str) -> bool:
-    async with httpx.AsyncClient(timeout=2.0, trust_env=False) as http:
+    trust = await asyncio.to_thread(authorities, url)
+    async with httpx.AsyncClient(timeout=2.0, trust_env=False, verify=trust) as http:
         try:
             return (await http.get(f"{url}/healthz")).is_success
         except httpx.HTTPError:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from flows.counted import number_of
 from protocol.rest import RECORDING, RECORDING_VERSION, RecordingHeader
 from server.cli import USAGE, Fault
 from server.client import Client
@@ -51,7 +52,7 @@ def check(path: Path) -> int:
             hint="this podium is older than the server: bring it up to date",
         )
     if frames != header.frames:
-        raise Fault(f"{frames} of {header.frames} frames came", hint="try again")
+        raise Fault(f"{frames} of {number_of(header.frames, 'frame')} came", hint="try again")
     return frames
 
 

@@ -77,5 +77,5 @@ def _copy(told: ReadOnly) -> str:
 def _denials(told: ReadOnly) -> str:
     shown = [f"{tool} {n}" for tool, n in list(told.denials.items())[:MAX_DENIALS]]
     more = len(told.denials) - len(shown)
-    shown += [f"{more} more tools"] if more else []
+    shown += [number_of(more, "more tool")] if more else []
     return f"Calls refused: {', '.join(shown) or 'none'}"

@@ -1,5 +1,6 @@
 """One connection: how it is made, how it begins, and what its end says."""
 
+import ssl
 from contextlib import suppress
 from urllib.parse import urlsplit, urlunsplit
 
@@ -9,7 +10,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from protocol.codec import decode_frame, encode
 from protocol.commands import Hello
 from protocol.errors import CLOSE_RULES, CloseCode, ErrorCode, ProtocolError
-from protocol.frames import FlowRunError, FlowRunHello
+from protocol.frames import FlowRunAck, FlowRunError, FlowRunHello
 from server.client.outgoing import refusal
 from server.client.states import Condition, State
 
@@ -34,9 +35,11 @@ ENDS = (InvalidStatus, ProtocolError, ConnectionClosed, OSError, InvalidHandshak
 """How a connection ends; a TimeoutError is an OSError."""
 
 
-async def dial(url: str, *, token: str | None, origin: bool) -> ClientConnection:
+async def dial(
+    url: str, *, token: str | None, origin: bool, trust: ssl.SSLContext | None
+) -> ClientConnection:
     """A socket that speaks our protocol. `origin`: say one, as a ticket is taken from an allowed
-    Origin only. Raises one of ENDS."""
+    Origin only. `trust` is for https:// alone. Raises one of ENDS."""
     parts = urlsplit(url)
     scheme = "wss" if parts.scheme == "https" else "ws"
     headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -48,6 +51,7 @@ async def dial(url: str, *, token: str | None, origin: bool) -> ClientConnection
         subprotocols=[SUBPROTOCOL],  # type: ignore[list-item]  # a NewType of str
         compression=None,
         max_size=MAX_FRAME,
+        ssl=trust if scheme == "wss" else None,
         open_timeout=None,
         ping_interval=None,
         close_timeout=CLOSE_SECONDS,
@@ -60,17 +64,23 @@ async def dial(url: str, *, token: str | None, origin: bool) -> ClientConnection
 
 
 async def greet(socket: ClientConnection, ticket: str | None) -> FlowRunHello:
-    """Say hello, with the ticket if there is one, and wait for the server's: nothing is asked
-    before. Raises one of ENDS, ProtocolError when the ticket, or nobody at all, is refused."""
+    """Say hello, with the ticket if there is one, and wait for the server's, and for what it says
+    of the ticket: nothing is asked before. Raises one of ENDS, ProtocolError when the ticket, or
+    nobody at all, is refused."""
     with suppress(ConnectionClosed):  # what the server said before its end is still heard
         await socket.send(encode(Hello(id=GREETING, ticket=ticket, client="podium")).decode())
-    while True:
+    hello: FlowRunHello | None = None
+    admitted = ticket is None  # a hello alone may be that of another credential
+    while hello is None or not admitted:
         data = await socket.recv()
         frame = decode_frame(data) if isinstance(data, str) else None
         if isinstance(frame, FlowRunError) and frame.id == GREETING:
             raise refusal(frame)
+        if isinstance(frame, FlowRunAck) and frame.id == GREETING:
+            admitted = True
         if isinstance(frame, FlowRunHello):
-            return frame
+            hello = frame
+    return hello
 
 
 def told(error: Exception) -> Condition:

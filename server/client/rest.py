@@ -1,5 +1,6 @@
 """REST with the server's own errors, and the runs of one signed-in user over the socket."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing, suppress
 from types import TracebackType
@@ -18,6 +19,7 @@ from protocol.frames import (
     StoredFrame,
 )
 from protocol.ids import RunId
+from server.certificates import authorities
 from server.client.states import Condition, Unreachable
 from server.client.wire import WireClient
 
@@ -39,15 +41,17 @@ class Client:
         self._on_state = on_state
         self._open = AsyncExitStack()
         self._socket: WireClient | None = None
-        self._http = httpx.AsyncClient(
-            base_url=self.url,
-            headers={"Authorization": f"Bearer {token}"},
-            timeout=ANSWER_SECONDS,
-            trust_env=False,
-        )
 
     async def __aenter__(self) -> Self:
-        await self._open.enter_async_context(self._http)
+        self._trust = await asyncio.to_thread(authorities, self.url)
+        http = httpx.AsyncClient(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {self._token}"},
+            timeout=ANSWER_SECONDS,
+            trust_env=False,
+            verify=self._trust,
+        )
+        self._http = await self._open.enter_async_context(http)
         return self
 
     async def __aexit__(
@@ -65,7 +69,9 @@ class Client:
     async def wire(self) -> WireClient:
         """The socket, which comes back by itself."""
         if self._socket is None:
-            wire = WireClient(self.url, token=self._token, on_state=self._on_state)
+            wire = WireClient(
+                self.url, token=self._token, trust=self._trust, on_state=self._on_state
+            )
             self._socket = await self._open.enter_async_context(wire)
         return self._socket
 
@@ -124,10 +130,18 @@ class Client:
         try:
             response = await self._http.request(method, path, content=content, headers=headers)
         except httpx.TransportError as error:
-            raise Unreachable(f"no podium answers at {self.url}: {error}") from error
+            raise Unreachable(
+                f"no podium answers at {self.url}: {error}", hint=_hint_at(error)
+            ) from error
         if response.is_error:
             raise _http_refusal(response)
         return response
+
+
+def _hint_at(error: httpx.TransportError) -> str | None:
+    if "CERTIFICATE_VERIFY_FAILED" not in str(error):
+        return None
+    return "its authority is not one of this machine's: SSL_CERT_FILE=FILE names another"
 
 
 def _http_refusal(response: httpx.Response) -> ProtocolError:

@@ -41,7 +41,7 @@ class Pace(NamedTuple):
     base_ms: float = 250.0
     max_ms: float = 10_000.0
     connect_seconds: float = 10.0
-    """From the first byte to `flow_run_hello`."""
+    """From the first byte to `flow_run_hello`, and to the answer to a ticket."""
     command_seconds: float = 60.0
     """For an answer, reconnects included."""
     launch_seconds: float = 300.0

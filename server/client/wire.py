@@ -8,6 +8,7 @@ connection costs time and nothing else. `docs/write-a-client.md` explains the ru
 
 import asyncio
 import random
+import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from types import TracebackType
@@ -50,15 +51,18 @@ class WireClient:
         *,
         token: str | None = None,
         ticket: Callable[[], Awaitable[str]] | None = None,
+        trust: ssl.SSLContext | None = None,
         pace: Pace = Pace(),  # noqa: B008  (it cannot be changed)
         on_state: Callable[[Condition], None] | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         """`url` is where podium is, with its path. `ticket` gives a new one for each connection;
-        `on_state` hears of every change; `chance` spreads the returns of many clients."""
+        `trust` says which certificates are believed, None: the system's authorities. `on_state`
+        hears of every change; `chance` spreads the returns of many clients."""
         self._url = url.rstrip("/")
         self._token = token
         self._ticket = ticket
+        self._trust = trust
         self._pace = pace
         self._on_state = on_state
         self._chance = chance
@@ -277,7 +281,12 @@ class WireClient:
         try:
             async with asyncio.timeout(self._pace.connect_seconds):
                 ticket = await self._ticket() if self._ticket else None
-                socket = await dial(self._url, token=self._token, origin=self._ticket is not None)
+                socket = await dial(
+                    self._url,
+                    token=self._token,
+                    origin=self._ticket is not None,
+                    trust=self._trust,
+                )
                 self.hello = await greet(socket, ticket)
             return await self._serve(socket, self.hello)
         except ENDS as error:

@@ -96,7 +96,8 @@ def _read(talk: Talk, step: Step, path: str) -> Turn:
 
 def _said(source: Source, step: Step) -> str:
     places = sum(hit.places for hit in _hits([source], step))
-    return f"{source.path} gave {len(source.lines)} lines, with {places} places that a rule names."
+    lines = number_of(len(source.lines), "line")
+    return f"{source.path} gave {lines}, with {number_of(places, 'place')} that a rule names."
 
 
 def conclude(talk: Talk, step: Step) -> tuple[str, Output]:

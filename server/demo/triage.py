@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 
+from flows.counted import number_of
 from flows.outputs import CitedLines, IssueType, Output, SuspectedArea, TriageOutput
 from protocol.report import Severity
 from server.demo.rules import is_test
@@ -78,8 +79,9 @@ def conclude(talk: Talk, step: Step) -> tuple[str, Output]:
     suspected = _suspected(list(read_sources(talk, step).values()), _distinctive(issue))
     missing = _missing(issue) if kind in _FAULTS else []
     summary = (
-        f"By its words this is a {kind.value}; {len(suspected)} places in the tree name the same "
-        "things. A scripted demo model matched words; it did not understand the issue."
+        f"By its words this is a {kind.value}; the same things are named in "
+        f"{number_of(len(suspected), 'place')} of the tree. A scripted demo model matched words; "
+        "it did not understand the issue."
     )
     output = TriageOutput(
         type=kind,

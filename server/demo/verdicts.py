@@ -2,6 +2,7 @@
 
 import re
 
+from flows.counted import number_of
 from flows.outputs import AgentVerdict, CitedLines, Output, VerdictsOutput
 from protocol.report import VerdictKind
 from server.demo.rules import in_docstring, is_comment, is_test
@@ -21,9 +22,8 @@ def look(talk: Talk, step: Step) -> Turn | None:
     left = [path for path in cited if path not in done]
     if not left or len(done) >= READS:
         return None
-    start = (
-        f"I read again what the {len(step.submitted)} findings cite." if not done else "Then on."
-    )
+    cites = f"I read again what is cited by {number_of(len(step.submitted), 'finding')}."
+    start = cites if not done else "Then on."
     text = f"{start} File {len(done) + 1} is {left[0]}, of {len(cited)} cited."
     return Turn(text, (call("read_file", {"file_path": absolute(left[0], step)}),))
 
@@ -34,8 +34,8 @@ def conclude(talk: Talk, step: Step) -> tuple[str, Output]:
     verdicts = [_judge(submitted, sources) for submitted in step.submitted]
     counts = [sum(v.verdict is kind for v in verdicts) for kind in VerdictKind]
     summary = (
-        f"Of {len(verdicts)} findings {counts[0]} stand as cited, {counts[1]} stand in part and "
-        f"{counts[2]} do not. A scripted demo model compared quotes; it did not weigh them."
+        f"Of {number_of(len(verdicts), 'finding')} {counts[0]} stood as cited, {counts[1]} in part "
+        f"and {counts[2]} did not. A scripted demo model compared quotes; it did not weigh them."
     )
     return summary, VerdictsOutput(verdicts=verdicts, summary=summary, end="complete")
 

@@ -7,38 +7,32 @@ moves the cursor (`flow_run_subscribed`, `flow_run_reset`), have one. Other even
 
 import asyncio
 
-import msgspec
-from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from protocol.codec import encode_frame
 from protocol.commands import Subscribe
 from protocol.connection import Connection
 from protocol.errors import CloseCode, ErrorCode, ProtocolError
 from protocol.frames import (
-    ControlFrame,
     FlowRunDraining,
-    FlowRunFinished,
     FlowRunReset,
     FlowRunSubscribed,
 )
-from protocol.ids import Gen, Seq, UserId
+from protocol.ids import Seq, UserId
 from protocol.rest import LogQuery, parse_log_query
 from server.channel.delivery import Delivery
 from server.http.asking import guest_of, run_of, signed_in
+from server.http.event_outbox import EventOutbox
 from server.http.sign_in import SignIn
 from server.http.streamed import Outlet, Streamed
 from server.limits import HEARTBEAT_SECONDS, LimitSettings, wire_limits
-from server.ports import Batch, Clock, Hub, RunRecord, Store
+from server.ports import Clock, Hub, RunRecord, Store
 from server.stopping import DRAIN_SECONDS, Gate, return_times
 from server.users.audit import Deed
 
 HEARTBEAT = b": heartbeat\n\n"
-CHUNK_BYTES = 64 * 1024
-"""Of events that are written at once."""
 ONE_RUN = wire_limits(LimitSettings(subscriptions=1))
 HEADERS = {"content-type": "text/event-stream; charset=utf-8", "x-accel-buffering": "no"}
 
@@ -174,6 +168,8 @@ class Stream:
 
     async def write(self, outlet: Outlet) -> None:
         """Write events until the run has ended, or the server stops."""
+        if self._dismissed:
+            return
         assert self._answer is not None
         outbox = self._outbox = EventOutbox(outlet, self._answer.gen)
         outbox.control(self._answer)
@@ -196,9 +192,12 @@ class Stream:
         self._wake.set()
 
     def dismiss(self, code: CloseCode) -> None:
-        """End the stream because its reader is signed in no longer."""
+        """End the stream because its reader is signed in no longer: at once, with what it has not
+        taken, which it could put off for ever otherwise by taking drop for drop."""
         self._dismissed = True
         self._wake.set()
+        if self._outbox is not None:
+            self._outbox.drop()
 
     def abort(self) -> None:
         if self._outbox is not None:
@@ -218,7 +217,7 @@ class Stream:
     def _ending(self) -> bool:
         return self._dismissed or self._stopping is not None
 
-    async def _pump(self, outbox: "EventOutbox") -> None:
+    async def _pump(self, outbox: EventOutbox) -> None:
         if self._beat_due:
             self._beat_due = False
             outbox.raw(HEARTBEAT)
@@ -232,67 +231,3 @@ class Stream:
             await self._clock.sleep(HEARTBEAT_SECONDS)
             self._beat_due = True
             self._wake.set()
-
-
-class EventOutbox:
-    """Events on their way to one reader: an `Outbox`. `gen` is the log's, in every cursor."""
-
-    def __init__(self, outlet: Outlet, gen: Gen) -> None:
-        self._outlet = outlet
-        self._gen = gen
-        self._pieces: list[bytes] = []
-        self._size = 0
-        self.finished = False
-        """Whether the last frame of the run has passed."""
-
-    @property
-    def full(self) -> bool:
-        return self._size >= CHUNK_BYTES
-
-    def batch(self, batch: Batch) -> None:
-        for payload in batch.payloads:
-            head = _HEAD.decode(payload)
-            self._add(event(payload, id=f"{self._gen}:{head.seq}"))
-            self.finished |= head.type == _LAST
-
-    def control(self, frame: ControlFrame) -> None:
-        """Add a control frame, with an `id` when it moves the cursor."""
-        seq = None
-        if isinstance(frame, FlowRunSubscribed):
-            seq = frame.after
-        elif isinstance(frame, FlowRunReset):
-            seq = frame.head
-        self._add(event(encode_frame(frame), id=None if seq is None else f"{self._gen}:{seq}"))
-
-    def raw(self, data: bytes) -> None:
-        self._add(data)
-
-    async def flush(self) -> None:
-        data = b"".join(self._pieces)
-        self._pieces, self._size = [], 0
-        for start in range(0, len(data), CHUNK_BYTES):
-            await self._outlet.write(data[start : start + CHUNK_BYTES])
-
-    def abort(self) -> None:
-        self._outlet.abort()
-
-    def _add(self, data: bytes) -> None:
-        self._pieces.append(data)
-        self._size += len(data)
-
-
-def event(data: bytes, *, id: str | None = None) -> bytes:
-    """One event. A frame is one line of JSON, so it is one `data` field."""
-    head = b"" if id is None else f"id: {id}\n".encode()
-    return head + b"data: " + data + b"\n\n"
-
-
-class _Head(Struct, frozen=True):
-    """What a stream reads of a stored frame."""
-
-    type: str
-    seq: int
-
-
-_HEAD = msgspec.json.Decoder(_Head)
-_LAST = FlowRunFinished.__struct_config__.tag

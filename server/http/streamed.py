@@ -64,13 +64,15 @@ class Outlet:
 
     async def _progress(self, sending: "asyncio.Future[None]") -> None:
         """Wait until it is sent, for as long as the reader takes anything at all."""
-        waiting = self._waiting()
+        waiting = self.waiting
         while not (await asyncio.wait({sending}, timeout=self._stall_seconds))[0]:
-            before, waiting = waiting, self._waiting()
+            before, waiting = waiting, self.waiting
             if waiting >= before:
                 raise Stalled
 
-    def _waiting(self) -> int:
+    @property
+    def waiting(self) -> int:
+        """Bytes that the kernel has not taken; 0 too where the connection is not known."""
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
 

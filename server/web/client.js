@@ -31,7 +31,7 @@
  * @property {string | (() => Promise<string>)} [token] A bearer token; outside browsers only.
  * @property {{base_ms: number, max_ms: number}} [backoff]
  * @property {number} [heartbeat_seconds] What the server says if left out.
- * @property {number} [connect_seconds] So long a connection may take to its hello.
+ * @property {number} [connect_seconds] So long a connection may take to its hello, and a ticket to its answer.
  * @property {number} [command_seconds] So long a command may wait for its answer, reconnects included.
  * @property {number} [launch_seconds] The same for launch, rerun and plan, which may try the model.
  *
@@ -47,6 +47,7 @@
  * @property {(error: PodiumError) => void} [onError] The run cannot be followed; nothing more comes.
  */
 
+const OVER = new Set(["signed_out", "refused", "closed"]);
 const SUBPROTOCOL = "podium.v1";
 const STAY_AWAY = new Set([1007, 1009, 4400, 4401, 4403, 4406, 4413]);
 const LOST = 1006;
@@ -104,25 +105,26 @@ class Following {
   phase = WANTED;
 
   constructor(runId, { detail = "full", after, tail, ...handlers }) {
-    this.runId = runId;
-    this.outline = detail === "outline";
-    this.tail = after ? undefined : tail;
-    this.gen = after?.gen ?? 1;
-    this.seq = after?.seq ?? 0;
-    this.handlers = handlers;
+    const { gen = 1, seq = 0 } = after ?? {};
+    Object.assign(this, { runId, handlers, gen, seq, tail: after ? undefined : tail, outline: detail === "outline" });
   }
+
+  get cursor() { return { gen: this.gen, seq: this.seq }; }
 
   request() {
     this.phase = ASKED;
     this.#mark = null;
-    const place = this.tail === undefined ? { after: { gen: this.gen, seq: this.seq } } : { tail: this.tail };
-    return { type: "subscribe", run_id: this.runId, ...place, ...(this.outline ? { detail: "outline" } : {}) };
+    const place = this.tail === undefined ? { after: this.cursor } : { tail: this.tail };
+    return { type: "subscribe", run_id: this.runId, ...place, detail: this.outline ? "outline" : undefined };
   }
 
   // Take a frame of this run: what the application is to hear of it, as [handler, argument], or null.
   take(frame) {
     if (frame.type === "flow_run_subscribed") return this.#begin(frame);
-    if (frame.type === "flow_run_reset") return this.#restart(frame);
+    if (frame.type === "flow_run_reset") {
+      this.#listen(frame.gen, frame.head);
+      return ["onReset", frame];
+    }
     if (this.phase !== LISTENING) return null;
     if (frame.type === "flow_run_caught_up") return frame.seq > this.seq ? this.#missed() : ["onCaughtUp", frame.seq];
     if (frame.type === "flow_run_lagging") return ["onLagging", frame.behind];
@@ -148,16 +150,8 @@ class Following {
     return from < had ? ["onTruncate", from] : null;
   }
 
-  #restart(frame) {
-    this.#listen(frame.gen, frame.head);
-    return ["onReset", frame];
-  }
-
   #listen(gen, seq) {
-    this.tail = undefined;
-    this.phase = LISTENING;
-    this.gen = gen;
-    this.seq = seq;
+    Object.assign(this, { gen, seq, tail: undefined, phase: LISTENING });
   }
 
   #missed() {
@@ -229,7 +223,7 @@ export class PodiumClient extends EventTarget {
 
   /** @returns {Promise<FlowRunAck>} With `outcome`. */
   cancel(runId, stepId) {
-    return this.#ask({ type: "cancel", run_id: runId, ...(stepId ? { step_id: stepId } : {}) });
+    return this.#ask({ type: "cancel", run_id: runId, step_id: stepId });
   }
 
   finish(runId) {
@@ -247,7 +241,7 @@ export class PodiumClient extends EventTarget {
   }
 
   flows(projectId) {
-    return this.#ask({ type: "flows", ...(projectId ? { project_id: projectId } : {}) });
+    return this.#ask({ type: "flows", project_id: projectId });
   }
 
   /** Ask whether this connection lives; it is the only command that does not outlast it. */
@@ -268,14 +262,8 @@ export class PodiumClient extends EventTarget {
     const following = new Following(runId, options);
     this.#followed.set(runId, following);
     this.#pump();
-    return {
-      get cursor() {
-        return { gen: following.gen, seq: following.seq };
-      },
-      unfollow: () => {
-        if (this.#followed.get(runId) === following) this.unfollow(runId);
-      },
-    };
+    const unfollow = () => { if (this.#followed.get(runId) === following) this.unfollow(runId); };
+    return { get cursor() { return following.cursor; }, unfollow };
   }
 
   unfollow(runId) {
@@ -288,7 +276,12 @@ export class PodiumClient extends EventTarget {
    * @param {{project_id?: string, onRow: (row: IndexRow, projectId: string) => void, onError?: (error: PodiumError) => void}} options
    */
   followIndex({ project_id, ...handlers }) {
-    this.#index = { phase: WANTED, handlers, message: { type: "subscribe_index", ...(project_id ? { project_id } : {}) } };
+    // As a Following, but for the cursor: all rows come again.
+    const request = () => {
+      this.#index.phase = ASKED;
+      return { type: "subscribe_index", project_id };
+    };
+    this.#index = { phase: WANTED, handlers, request };
     this.#pump();
   }
 
@@ -305,8 +298,7 @@ export class PodiumClient extends EventTarget {
   // --- what is sent: commands first, then subscriptions, no faster than the server takes them ---
 
   #ask(message, seconds = this.#options.command_seconds, { once = false } = {}) {
-    if (this.state === "signed_out") return Promise.reject(signedOut());
-    if (this.state === "refused" || this.state === "closed") return Promise.reject(offline("the connection is closed"));
+    if (OVER.has(this.state)) return Promise.reject(this.#gone());
     if (this.#pending.size >= MAX_PENDING) {
       return Promise.reject(new PodiumError({ code: "busy", message: `${MAX_PENDING} commands wait for their answers` }));
     }
@@ -345,30 +337,19 @@ export class PodiumClient extends EventTarget {
   }
 
   #subscription() {
-    if (this.#index?.phase === WANTED) return this.#subscribeIndex(this.#index);
-    for (const following of this.#followed.values()) {
-      if (following.phase === WANTED) return this.#subscribe(following);
-    }
-    return null;
+    const subject = this.#subjects().find(({ phase }) => phase === WANTED);
+    if (!subject) return null;
+    const fail = (error) => {
+      if (!this.#subjects().includes(subject)) return;
+      if (subject === this.#index) this.#index = null;
+      else this.#followed.delete(subject.runId);
+      this.#tell(subject.handlers, "onError", error);
+    };
+    return { id: String(this.#next++), message: subject.request(), subject, done: () => {}, fail };
   }
 
-  #subscribe(following) {
-    const fail = (error) => {
-      if (this.#followed.get(following.runId) !== following) return;
-      this.#followed.delete(following.runId);
-      this.#tell(following.handlers, "onError", error);
-    };
-    return { id: String(this.#next++), message: following.request(), subject: following, done: () => {}, fail };
-  }
-
-  #subscribeIndex(index) {
-    index.phase = ASKED;
-    const fail = (error) => {
-      if (this.#index !== index) return;
-      this.#index = null;
-      this.#tell(index.handlers, "onError", error);
-    };
-    return { id: String(this.#next++), message: index.message, subject: index, done: () => {}, fail };
+  #subjects() {
+    return [...(this.#index ? [this.#index] : []), ...this.#followed.values()];
   }
 
   #send(ask) {
@@ -393,15 +374,12 @@ export class PodiumClient extends EventTarget {
   }
 
   #refused(frame) {
-    const ask = this.#asked.get(frame.id);
+    const ask = this.#answered(frame.id);
     if (!ask) return;
-    this.#asked.delete(frame.id);
-    const wait = bounded(frame.retry_after_ms ?? 1000);
     if (frame.code === "rate_limited") this.#tokens.left = 0;
-    if (LATER.has(frame.code) && frame.retry_after_ms !== undefined) this.#again(ask, wait);
-    else if (ask.subject && PASSING.has(frame.code)) this.#again(ask, wait);
+    const later = LATER.has(frame.code) && frame.retry_after_ms !== undefined;
+    if (later || (ask.subject && PASSING.has(frame.code))) this.#again(ask, bounded(frame.retry_after_ms ?? 1000));
     else ask.fail(new PodiumError(frame));
-    this.#pump();
   }
 
   // Ask again later. A command that was given up meanwhile, or a run that is not followed, is not.
@@ -432,9 +410,8 @@ export class PodiumClient extends EventTarget {
   #take(frame) {
     if (typeof frame?.type !== "string") throw new Error("a frame is an object with a type");
     if (frame.type === "flow_run_error" && frame.id === this.#link.greeting) return this.#unwelcome(frame);
-    if (frame.type === "flow_run_hello") return this.#welcome(frame);
-    if (this.state !== "live") return;
-    if (frame.type === "flow_run_ack") return this.#answered(frame);
+    if (this.state !== "live") return this.#enter(frame);
+    if (frame.type === "flow_run_ack") return this.#answered(frame.id)?.done(frame);
     if (frame.type === "flow_run_error") return this.#refused(frame);
     if (frame.type === "flow_run_heartbeat") return this.#beat(frame.heads ?? {});
     if (frame.type === "flow_run_draining") this.#atLeast = bounded(frame.retry_after_ms);
@@ -446,10 +423,18 @@ export class PodiumClient extends EventTarget {
     this.#tell(following.handlers, ...said);
   }
 
-  #answered(frame) {
-    const ask = this.#asked.get(frame.id);
-    this.#asked.delete(frame.id);
-    ask?.done(frame);
+  #answered(id) {
+    const ask = this.#asked.get(id);
+    this.#asked.delete(id);
+    return ask;
+  }
+
+  // A hello alone may be the cookie's, said before the ticket was looked at: both are waited for.
+  #enter(frame) {
+    const link = this.#link;
+    if (frame.type === "flow_run_hello") link.hello = frame;
+    if (frame.type === "flow_run_ack" && frame.id === link.greeting) link.admitted = true;
+    if (link.hello && link.admitted) this.#welcome(link.hello);
   }
 
   #welcome(frame) {
@@ -492,7 +477,7 @@ export class PodiumClient extends EventTarget {
 
   async #open() {
     this.#leave();
-    const link = { socket: null, token: null, greeting: null, opened: false };
+    const link = { socket: null, token: null, greeting: null, hello: null, admitted: false, opened: false };
     this.#link = link;
     this.#say({ state: "connecting" });
     this.#set("connect", () => this.#drop("no hello in time"), this.#options.connect_seconds * 1000);
@@ -501,9 +486,7 @@ export class PodiumClient extends EventTarget {
       const token = typeof this.#options.token === "function" ? await this.#options.token() : this.#options.token;
       if (this.#link === link) this.#wire(link, { ticket, token });
     } catch (error) {
-      const code = { unauthenticated: SIGNED_OUT, forbidden: FORBIDDEN }[error.code] ?? LOST;
-      this.#atLeast = bounded(error.retry_after_ms);
-      if (this.#link === link) this.#lost(code, error.message);
+      if (this.#link === link) this.#unwelcome(error);
     }
   }
 
@@ -511,11 +494,11 @@ export class PodiumClient extends EventTarget {
     const url = new URL("api/ws", this.#base);
     url.protocol = url.protocol.replace("http", "ws");
     const socket = new WebSocket(url, protocols(this.#base, { ticket, token }));
-    Object.assign(link, { socket, token });
+    Object.assign(link, { socket, token, admitted: !ticket });
     socket.onopen = () => {
       link.opened = true;
       link.greeting = "hello"; // without a ticket, too: whoever is not signed in is told at once
-      socket.send(JSON.stringify({ type: "hello", id: link.greeting, ...(ticket ? { ticket } : {}), client: "client.js" }));
+      socket.send(JSON.stringify({ type: "hello", id: link.greeting, ticket: ticket || undefined, client: "client.js" }));
     };
     socket.onmessage = ({ data }) => this.#hear(data);
     socket.onclose = ({ code, reason }) => this.#closed(link, code, reason);
@@ -524,7 +507,7 @@ export class PodiumClient extends EventTarget {
   async #closed(link, code, reason) {
     link.socket = null;
     if (!link.opened || code === SIGNED_OUT) code = await this.#why(link, code);
-    if (this.#link === link) this.#lost(code, reason);
+    if (this.#link === link) this.#drop(reason, code);
   }
 
   // A page does not hear why its socket was refused, and a session that has ended may have been renewed;
@@ -540,10 +523,6 @@ export class PodiumClient extends EventTarget {
   }
 
   #drop(reason, code = LOST) {
-    this.#lost(code, reason);
-  }
-
-  #lost(code, reason) {
     this.#leave();
     if (code === SIGNED_OUT && this.#refusals++ === 0) return this.#open();
     if (STAY_AWAY.has(code)) return this.#end(code === SIGNED_OUT ? "signed_out" : "refused", { code, reason });
@@ -567,8 +546,7 @@ export class PodiumClient extends EventTarget {
       socket.onopen = socket.onmessage = socket.onclose = null;
       socket.close();
     }
-    for (const following of this.#followed.values()) following.phase = WANTED;
-    if (this.#index) this.#index.phase = WANTED;
+    for (const subject of this.#subjects()) subject.phase = WANTED;
     const owed = [...this.#asked.values(), ...this.#commands].filter(({ subject }) => !subject);
     this.#asked.clear();
     this.#commands = owed.filter(({ once }) => !once);
@@ -577,8 +555,12 @@ export class PodiumClient extends EventTarget {
 
   #end(state, detail) {
     this.#say({ state, ...detail });
-    const error = state === "signed_out" ? signedOut() : offline("the connection is closed");
-    for (const command of [...this.#pending]) command.fail(error);
+    for (const command of [...this.#pending]) command.fail(this.#gone());
+  }
+
+  #gone() {
+    if (this.state !== "signed_out") return offline("the connection is closed");
+    return new PodiumError({ code: "unauthenticated", message: "signed out", hint: "sign in, then connect() again" });
   }
 
   #say(detail) {
@@ -611,8 +593,4 @@ function bounded(milliseconds) {
 
 function offline(message, hint) {
   return new PodiumError({ code: "offline", message, hint });
-}
-
-function signedOut() {
-  return new PodiumError({ code: "unauthenticated", message: "signed out", hint: "sign in, then connect() again" });
 }

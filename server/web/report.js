@@ -1,6 +1,6 @@
 // The report, drawn from report.json.
 
-import { element } from "./dom.js";
+import { count, element } from "./dom.js";
 
 const MARKS = { verified: "✓", moved: "↷", ambiguous: "≈", unverified: "?", invalid: "✗" };
 const STALE = "Stale: the repository changed while this ran. The report speaks of the pinned tree, not of what is there now.";
@@ -35,7 +35,7 @@ function drawReadOnly(told) {
 function citations({ total, verified, moved, ambiguous, unverified, invalid }) {
   const found = verified + moved + ambiguous;
   const lost = unverified + invalid ? `, ${unverified + invalid} not found` : "";
-  return `${found} of ${total} citations verified in the pinned tree${lost}`;
+  return `${found} of ${count(total, "citation")} verified in the pinned tree${lost}`;
 }
 
 function drawSection(section, findings) {

@@ -2,6 +2,7 @@
 
 import { byId } from "./dom.js";
 
+const SILENT = "the server does not answer";
 const ANSWER_MS = 10_000; // so long the server may take to sign somebody out
 const HINTS = { 403: "add this address to allowed_origins in the server's settings" };
 let user = null; // the name of whoever this page was drawn for
@@ -24,12 +25,23 @@ export async function begin(podium, { open, tell }) {
   });
   if (why && !token) return ask(why);
   const problem = token ? await signIn(token) : null;
+  const refused = problem && `The link's token ${problem.startsWith(SILENT) ? "could not be tried" : "was refused"}: ${problem}.`;
   try {
     await open();
-    if (problem) tell({ message: `That link signs nobody in: ${problem}` }); // the cookie did
+    if (refused) showRefused(refused);
   } catch {
-    ask("sign in", problem);
+    ask("sign in", refused);
   }
+}
+
+// Whoever opened the link would take this page for that of the link's user: the cookie is another's, perhaps.
+function showRefused(refused) {
+  const name = byId("user").textContent;
+  const out = byId("sign-out").hidden ? "" : ", or sign out to sign in with another token";
+  byId("refused").textContent = `${refused} You are still signed in as ${name}. Ask for a new link${out}.`;
+  byId("go-on").textContent = `Go on as ${name}`;
+  byId("go-on").addEventListener("click", () => { byId("refused-link").hidden = true; }, { once: true });
+  byId("refused-link").hidden = false;
 }
 
 /** Say who is signed in, as `GET /api/session` has it. */
@@ -63,7 +75,7 @@ async function signIn(token) {
     body: JSON.stringify({ token }),
     signal: AbortSignal.timeout(ANSWER_MS),
   }).catch(() => null);
-  if (!response) return "the server does not answer — try again";
+  if (!response) return `${SILENT} — try again`;
   if (response.ok) return null;
   const { message = `HTTP ${response.status}`, hint } = await response.json().catch(() => ({}));
   const seconds = response.headers.get("Retry-After");
@@ -100,7 +112,7 @@ async function signOut(podium, tell) {
   if (answer?.ok) return leave("signed out");
   button.disabled = false;
   podium.connect();
-  const cause = answer ? `HTTP ${answer.status}` : "the server does not answer";
+  const cause = answer ? `HTTP ${answer.status}` : SILENT;
   tell({ message: `You are still signed in: ${cause}`, hint: HINTS[answer?.status] ?? "try again" });
 }
 

@@ -36,10 +36,41 @@ async def test_a_link_that_is_no_good_says_why(tmp_path: Path) -> None:
         await tries(view, TOKEN)
         await expect(view.locator("#connection")).to_have_text("live")
         await expect(view.locator("#sign-in")).to_be_hidden()
-        # The cookie goes on; the link is not passed over in silence.
-        await view.goto(f"{home.url}/#token=wrong")
-        await expect(view.locator("#problem")).to_contain_text("That link signs nobody in")
+
+
+async def test_a_link_that_is_no_good_says_whose_page_this_is(tmp_path: Path) -> None:
+    """The cookie of somebody who was here goes on, and is not taken for the link's user."""
+    async with shared_house(tmp_path) as home, page(expected=REFUSED) as view:
+        ann, ben = await admit(home, "ann", home.project_id), await admit(home, "ben")
+        told, banner = view.locator("#refused"), view.locator("#refused-link")
+        await view.goto(f"{home.url}/#token={ben.token}")
+        await expect(view.locator("#user")).to_have_text("ben")
+        await expect(banner).to_be_hidden()
+        await revoke_token(home, ann)
+        await view.goto(f"{home.url}/#token={ann.token}")
+        # Ben is in no project: there is no form beside which it could stand.
+        await expect(told).to_contain_text("The link's token was refused: the token is not right")
+        await expect(told).to_contain_text("You are still signed in as ben. Ask for a new link, or")
         await expect(view.locator("#connection")).to_have_text("live")
+        assert ann.token not in await view.evaluate(KEPT)
+        await view.get_by_role("button", name="Go on as ben").click()
+        await expect(banner).to_be_hidden()
+        await expect(view.locator("#user")).to_have_text("ben")
+
+
+async def test_a_link_that_is_no_good_can_be_left_by_signing_out(tmp_path: Path) -> None:
+    async with shared_house(tmp_path) as home, page(expected=EXPECTED) as view:
+        ann, ben = await admit(home, "ann"), await admit(home, "ben")
+        await view.goto(f"{home.url}/#token={ann.token}")
+        await expect(view.locator("#user")).to_have_text("ann")
+        await view.goto(f"{home.url}/#token=wrong")
+        await expect(view.locator("#refused")).to_be_visible()
+        await view.click("#sign-out")
+        await signed_out(view, "signed out")
+        await expect(view.locator("#refused-link")).to_be_hidden()
+        await tries(view, ben.token)
+        await expect(view.locator("#user")).to_have_text("ben")
+        await expect(view.locator("#refused-link")).to_be_hidden()
 
 
 async def test_after_many_wrong_tokens_the_form_says_how_long_to_wait(tmp_path: Path) -> None:

@@ -170,6 +170,9 @@ class Stage:
         self._attempts: asyncio.Queue[Attempt] = asyncio.Queue()
         self._all: HTTPStatus | None = None
         self._hellos = 0
+        """Those that make the client live."""
+        self._greeted = False
+        """Whether this connection was said one."""
         self._by_connection: dict[int, Attempt] = {}
         self._now: Attempt | None = None
         self._last: dict[str, Any] = {}
@@ -273,6 +276,7 @@ class Stage:
             case Deny(code, wait):
                 later = {} if wait is None else {"retry_after_ms": wait}
                 await self._answer("flow_run_error", code=code, message="no", **later)
+                self._unwelcome()
             case _:
                 await self._end_or_act(move)
 
@@ -306,6 +310,7 @@ class Stage:
 
     async def _accept(self, *, protocol: bool) -> None:
         self._now = await self._attempts.get()
+        self._greeted = False
         self._came = self._now.came
         self._now.protocol = protocol
         self._now.decision.set_result(101)
@@ -316,7 +321,9 @@ class Stage:
         return await self._now.opened
 
     async def _send(self, data: str | bytes) -> None:
-        self._hellos += isinstance(data, str) and '"flow_run_hello"' in data
+        if isinstance(data, str) and '"flow_run_hello"' in data:
+            self._hellos += 1
+            self._greeted = True
         try:
             await (await self._connection()).send(data)
         except ConnectionClosed:
@@ -324,6 +331,11 @@ class Stage:
 
     async def _answer(self, type: str, **fields: Any) -> None:
         await self._send(json.dumps({"type": type, "id": self._last["id"], **fields}))
+
+    def _unwelcome(self) -> None:
+        """A hello that came before its ticket was refused makes nobody live."""
+        if self._last["type"] == "hello" and self._greeted:
+            self._hellos -= 1
 
     async def _next(self, *, bare: bool = False) -> str | None:
         """A client may say a `hello` without a ticket or not: only a `bare` one asks for it."""

@@ -65,6 +65,18 @@ CONTROLS = [
             ),
         ),
     ),
+    *(
+        Control(
+            scenario,
+            (Edit("admitted: !ticket", "admitted: true"),),
+            (Edit("admitted = ticket is None", "admitted = True", "connection.py"),),
+        )
+        for scenario in (
+            "nothing is asked before the ticket is answered",
+            "a socket that is somebody else's is never live",
+            "a ticket that is never answered is the end of a connection",
+        )
+    ),
     Control(
         "doubles are left out",
         (Edit("if (frame.seq <= this.seq) return null;", ""),),
@@ -141,7 +153,12 @@ CONTROLS = [
     ),
     Control(
         "the run list comes, and comes again",
-        (Edit("if (this.#index) this.#index.phase = WANTED;", ""),),
+        (
+            Edit(
+                "for (const subject of this.#subjects()) subject.phase",
+                "for (const subject of this.#followed.values()) subject.phase",
+            ),
+        ),
         (
             Edit(
                 "index: list[AnyReader] = [self._index] if self._index else []",
@@ -176,7 +193,7 @@ CONTROLS = [
     ),
     Control(
         "too fast is asked again, when the server says",
-        (Edit("if (LATER.has(frame.code) &&", "if (false &&"),),
+        (Edit("later = LATER.has(frame.code) &&", "later = false &&"),),
         (Edit("later = frame.code in LATER and", "later = False and", "outgoing.py"),),
     ),
     Control(

@@ -15,6 +15,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
 NAMES = [
     "frames are given once and in order",
     "a hello that comes late is waited for, and asked is once",
+    "nothing is asked before the ticket is answered",
     "a cut connection comes back to where it was",
     "a launch whose ack is lost is the same launch again",
     "every close code that says come back",

@@ -189,7 +189,7 @@ def test_a_marker_inside_the_data_is_refused() -> None:
 
 def test_a_long_patch_is_cut_visibly() -> None:
     text = prompt("security", diff={"src/a.py": "+y\n" * 20_000}).user
-    assert f"[podium: cut here, {20_000 * 3 - 1 - MAX_DIFF_BYTES} more bytes are not shown]" in text
+    assert f"[podium: cut here, {20_000 * 3 - 1 - MAX_DIFF_BYTES} more bytes not shown]" in text
     assert cut("short", 10) == "short"
     assert cut("ää", 3).startswith("ä\n[podium: cut here, 1 ")
 

@@ -228,7 +228,7 @@ async def test_a_stop_says_goodbye(home: House) -> None:
     assert refused.status_code == 503
 
 
-async def stalled_reader(home: House, run_id: str) -> socket.socket:
+async def stalled_reader(home: House, run_id: str, token: str = TOKEN) -> socket.socket:
     """Asks for the events of a run and reads none of them."""
     peer = socket.socket()
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -238,7 +238,7 @@ async def stalled_reader(home: House, run_id: str) -> socket.socket:
     await loop.sock_connect(peer, (address.host, address.port))
     request = (
         f"GET /api/runs/{run_id}/events HTTP/1.1\r\nHost: {address.host}\r\n"
-        f"Authorization: Bearer {TOKEN}\r\n\r\n"
+        f"Authorization: Bearer {token}\r\n\r\n"
     )
     await loop.sock_sendall(peer, request.encode())
     await loop.sock_recv(peer, 1)

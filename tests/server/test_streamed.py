@@ -116,4 +116,4 @@ async def test_a_reader_that_stalls_is_freed(http: str) -> None:
         writer.close()
         await writer.wait_closed()
     (outlet,) = outlets
-    assert outlet._waiting() == 0
+    assert outlet.waiting == 0
