@@ -1,6 +1,5 @@
 """Keys of endpoints: from the settings, a variable or a file, and never where others can read."""
 
-import os
 import shlex
 import stat
 from collections.abc import Mapping
@@ -37,7 +36,7 @@ class Keys:
     def _check_file(self, settings: "Settings") -> None:
         """A secret in a settings file that others can read is no secret; and who can write it
         decides about every guard."""
-        if self._file.exists() and _writable_by_others(self._file):
+        if _mode(self._file) & stat.S_IWOTH:
             self._problems.append(
                 f"{self._file}: everyone on this machine can write this file; run"
                 f" `chmod o-w {shlex.quote(str(self._file))}`"
@@ -46,7 +45,7 @@ class Keys:
                    if it.api_key]  # fmt: skip
         secrets += ["token"] if settings.token else []
         inside = [key for key in secrets if settings.source(key) == str(self._file)]
-        if inside and _open_to_others(self._file):
+        if inside and _mode(self._file) & stat.S_IROTH:
             self._problems.append(
                 f"{self._file}: {inside[0]}: everyone on this machine can read this file; run"
                 f" `chmod 600 {shlex.quote(str(self._file))}`"
@@ -84,7 +83,7 @@ class Keys:
             self._problems.append(f"{where}: {name} is no absolute path; write it out in full")
             return ""
         try:
-            if _open_to_others(path):
+            if path.stat().st_mode & stat.S_IROTH:
                 self._problems.append(
                     f"{where}: everyone on this machine can read {path}; run"
                     f" `chmod 600 {shlex.quote(str(path))}`"
@@ -99,9 +98,9 @@ class Keys:
         return key
 
 
-def _writable_by_others(path: Path) -> bool:
-    return bool(os.stat(path).st_mode & stat.S_IWOTH)
-
-
-def _open_to_others(path: Path) -> bool:
-    return bool(os.stat(path).st_mode & stat.S_IROTH)
+def _mode(path: Path) -> int:
+    """0 where there is no file, or none any more."""
+    try:
+        return path.stat().st_mode
+    except FileNotFoundError:
+        return 0

@@ -252,10 +252,11 @@ def load(
 
 
 def _from_file(path: Path, problems: list[str], *, needed: bool) -> dict[str, Any]:
-    if not needed and not path.exists():
-        return {}
     try:
         return tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        problems += [f"{path}: {error}"] if needed else []
+        return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         problems.append(f"{path}: {error}")
         return {}

@@ -4,11 +4,11 @@ import fcntl
 import hashlib
 import os
 import secrets
-import tempfile
 import time
 from pathlib import Path
 
 from server.guards import TOKEN_LENGTH
+from server.private_file import write_private
 
 TRIES, PAUSE = 250, 0.02
 """For another process that is just making the same secret: five seconds."""
@@ -68,8 +68,5 @@ def _made(path: Path) -> str:
 
 def _replaced(path: Path) -> str:
     secret = new_token()
-    descriptor, fresh = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(secret + "\n")
-    Path(fresh).replace(path)
+    write_private(path, f"{secret}\n".encode(), durable=True)
     return secret
