@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
+from click.testing import CliRunner
 from structlog.testing import capture_logs
 
 from protocol.errors import ProtocolError
 from protocol.ids import UserId
 from protocol.users import NewToken, NewUser, ProjectChange
-from server import audit_command
+from server.cli import main
 from server.client import Client
 from server.settings import Settings
 from server.user_desk import Desk, LocalDesk, RemoteDesk, open_desk
@@ -198,8 +199,9 @@ async def test_who_reads_misses_no_line_while_the_files_go_on(
         return file
 
     monkeypatch.setattr(Path, "open", meanwhile)
-    lines = await asyncio.to_thread(lambda: list(audit_command._lines(tmp_path)))
-    runs = [json.loads(line)["run_id"] for line in lines]
+    command = ["audit", "--json", "--data", str(tmp_path)]
+    said = await asyncio.to_thread(CliRunner().invoke, main, command)
+    runs = [json.loads(line)["run_id"] for line in said.stdout.splitlines()]
     assert rotated
     assert runs == sorted(set(runs)), "none twice, the oldest first"
     # The oldest has just left the last place, and was not open yet.
