@@ -1,10 +1,12 @@
 """`podium audit`: who did what, from the files of this machine."""
 
+import os
 import re
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 import msgspec
@@ -44,14 +46,25 @@ def audit(since: str | None, user: str | None, data: str | None, *, as_json: boo
 
 
 def _lines(directory: Path) -> Iterator[str]:
-    names = [*(f"{FILE}.{number}" for number in range(KEPT, 0, -1)), FILE]
-    try:
-        for path in (directory / name for name in names):
-            if path.exists():
-                with path.open(encoding="utf-8", errors="replace") as file:
-                    yield from (line.rstrip("\n") for line in file)
-    except OSError as error:
-        raise Fault(f"{error.filename} cannot be read: {error.strerror}") from error
+    with ExitStack() as opened:
+        try:
+            for file in reversed(_opened(directory, opened)):
+                yield from (line.rstrip("\n") for line in file)
+        except OSError as error:
+            raise Fault(f"{error.filename} cannot be read: {error.strerror}") from error
+
+
+def _opened(directory: Path, opened: ExitStack) -> list[IO[str]]:
+    """The files, the newest first: a server that goes on to the next file meanwhile gives each the
+    name of an older one. So none is missed, and one that comes twice is taken once."""
+    files: list[IO[str]] = []
+    for name in (FILE, *(f"{FILE}.{number}" for number in range(1, KEPT + 1))):
+        with suppress(FileNotFoundError):
+            path = directory / name
+            file = opened.enter_context(path.open(encoding="utf-8", errors="replace"))
+            if not any(os.path.sameopenfile(file.fileno(), it.fileno()) for it in files):
+                files.append(file)
+    return files
 
 
 def _entry(line: str) -> dict[str, Any]:

@@ -1,20 +1,20 @@
 """The server of this machine: finding one that runs, or starting one for a single command."""
 
 import asyncio
-import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import httpx
 import msgspec
 from msgspec import Struct
 
 from server.certificates import authorities
-from server.stores.migrate import is_held
+from server.private_file import write_private
+from server.stores.migrate import holder
 
 START_SECONDS = 30.0
 STOP_SECONDS = 20.0
@@ -34,10 +34,7 @@ class ServerFile(Struct, frozen=True, kw_only=True):
     """As its settings say."""
 
     def write(self, directory: Path) -> None:
-        path = directory / "server.json"
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.encode(self))
+        write_private(directory / "server.json", msgspec.json.encode(self))
 
     @staticmethod
     def remove(directory: Path) -> None:
@@ -59,8 +56,9 @@ def read_server_file(directory: Path) -> ServerFile | None:
 async def running_server(directory: Path) -> ServerFile | None:
     """The server of DIR, if it runs and answers."""
     found = await asyncio.to_thread(read_server_file, directory)
-    # One that was killed leaves its file behind: who has its port now must not get its token.
-    if found is None or not await asyncio.to_thread(is_held, directory):
+    # One that was killed leaves its file behind: who has its port now must not get its token, nor
+    # while the next server is still starting.
+    if found is None or await asyncio.to_thread(holder, directory) != found.pid:
         return None
     return found if await _answers(found.url) else None
 
@@ -69,14 +67,20 @@ async def still_runs(directory: Path, place: ServerFile) -> bool:
     """Whether that very server still has DIR: it has not ended, and no other is in its place."""
     found = await asyncio.to_thread(read_server_file, directory)
     same = found is not None and found.pid == place.pid
-    return same and await asyncio.to_thread(is_held, directory)
+    return same and await asyncio.to_thread(holder, directory) == place.pid
+
+
+class Started(NamedTuple):
+    place: ServerFile
+    own: bool
+    """False: another command has started one on DIR at the same time, and was first."""
 
 
 @asynccontextmanager
-async def own_server(directory: Path, environment: Mapping[str, str]) -> AsyncIterator[ServerFile]:
+async def own_server(directory: Path, environment: Mapping[str, str]) -> AsyncIterator[Started]:
     """Start `podium serve` on a free port of loopback, and stop it at the end.
 
-    It logs to DIR/server.log and ends with this process, whatever ends it.
+    It logs to DIR/server.log and ends with this process, whatever ends it. Raises StartFailed.
     """
     log_path = directory / "server.log"
     with await asyncio.to_thread(_open_log, log_path) as log:
@@ -103,25 +107,33 @@ async def own_server(directory: Path, environment: Mapping[str, str]) -> AsyncIt
 
 
 def _open_log(path: Path) -> IO[bytes]:
+    """The log of the last server alone; two that start at once share it."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return path.open("wb")
+    log = path.open("ab")
+    if holder(path.parent) is None:
+        log.truncate(0)
+    return log
 
 
-async def _come_up(
-    process: asyncio.subprocess.Process, directory: Path, log_path: Path
-) -> ServerFile:
+async def _come_up(process: asyncio.subprocess.Process, directory: Path, log_path: Path) -> Started:
     try:
         async with asyncio.timeout(START_SECONDS):
-            while process.returncode is None:
+            # One that has ended may have met another one, which is still coming up.
+            while process.returncode is None or await _is_held(directory):
                 found = await running_server(directory)
-                if found is not None and found.pid == process.pid:
-                    return found
+                own = found is not None and found.pid == process.pid
+                if found is not None and (own or process.returncode is not None):
+                    return Started(found, own)
                 await asyncio.sleep(0.05)
     except TimeoutError:
         pass
     text = await asyncio.to_thread(log_path.read_text, "utf-8", "replace")
     tail = text[-LOG_TAIL:].strip()
     raise StartFailed(f"the server did not start; it said:\n{tail}")
+
+
+async def _is_held(directory: Path) -> bool:
+    return await asyncio.to_thread(holder, directory) is not None
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:

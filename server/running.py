@@ -232,10 +232,15 @@ async def _server(settings: Settings, options: RunOptions) -> AsyncIterator[Used
             client = await find_server(settings, options.url)
             yield Used(await stack.enter_async_context(client))
             return
-        own = place is None
+        own = False
         if place is None:
             environment = await _environment(settings, options, stack)
-            place = await stack.enter_async_context(own_server(settings.directory, environment))
+            starting = own_server(settings.directory, environment)
+            started = await stack.enter_async_context(starting)
+            place, own = started.place, started.own
+            if not own:
+                _require_containment(settings, options, place)
+                _require_own_model(options, place)
         client = Client(place.url, place.token, on_state=_Connection())
         yield Used(await stack.enter_async_context(client), place, own)
 

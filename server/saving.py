@@ -21,18 +21,14 @@ async def save_recording(
     Raises Fault, with nothing asked for, when something is there already, unless `force`.
     """
     if not force and await asyncio.to_thread(os.path.lexists, path):
-        raise Fault(
-            f"{path} is there already",
-            hint="--force writes over it, --output elsewhere",
-            code=USAGE,
-        )
+        raise _is_there(path)
     partial = await asyncio.to_thread(_beside, path)
     try:
         query = "?live=1" if live else ""
         async for part in client.download(f"/api/runs/{run_id}/recording{query}"):
             await asyncio.to_thread(_append, partial, part)
         frames = await asyncio.to_thread(check, partial)
-        await asyncio.to_thread(os.replace, partial, path)
+        await asyncio.to_thread(_name, partial, path, force=force)
     finally:
         await asyncio.to_thread(partial.unlink, missing_ok=True)
     return frames
@@ -54,6 +50,26 @@ def check(path: Path) -> int:
     if frames != header.frames:
         raise Fault(f"{frames} of {number_of(header.frames, 'frame')} came", hint="try again")
     return frames
+
+
+def _is_there(path: Path) -> Fault:
+    hint = "--force writes over it, --output elsewhere"
+    return Fault(f"{path} is there already", hint=hint, code=USAGE)
+
+
+def _name(partial: Path, path: Path, *, force: bool) -> None:
+    """Give it its name, which somebody may have taken while it came."""
+    if force:
+        os.replace(partial, path)
+        return
+    try:
+        os.link(partial, path)
+    except FileExistsError as error:
+        raise _is_there(path) from error
+    except OSError:  # a file system without hard links
+        if os.path.lexists(path):
+            raise _is_there(path) from None
+        os.replace(partial, path)
 
 
 def _beside(path: Path) -> Path:

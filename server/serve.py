@@ -62,6 +62,8 @@ async def serve(settings: Settings, *, projects: Sequence[str], with_parent: boo
         paths = _from_here(projects)
         with listener:
             async with opened(settings, token=token, projects=paths) as podium:
+                # An earlier server was killed: what it says of itself is true of none any more.
+                ServerFile.remove(settings.directory)
                 server = Server(await configured(podium.app, settings.limits), podium)
                 signals.listen(server.stop)
                 with stopping_with_parent(signals, enabled=with_parent):

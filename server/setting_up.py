@@ -5,6 +5,7 @@ import os
 import shlex
 import shutil
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +37,7 @@ NAME = "default"
 KEY_VARIABLE = "OPENAI_API_KEY"
 EXAMPLE = "https://models.example.org/v1"
 INSTALL_SECONDS = 600.0
+LOCK = "package-lock.json"
 
 
 class Found(NamedTuple):
@@ -76,20 +78,38 @@ async def install_qwen(console: Console) -> None:
     """Install the pinned qwen where this podium looks for it, unless it is there."""
     target = install_directory()
     package = resources.files("server.agents").joinpath("qwen")
-    wanted = package.joinpath("package-lock.json").read_bytes()
-    lock = target / "package-lock.json"
-    if lock.exists() and lock.read_bytes() == wanted and (target / "node_modules").exists():
+    files = await asyncio.to_thread(_files_of, package)
+    if await asyncio.to_thread(_is_installed, target, files):
         return
     node = (await asyncio.to_thread(find_node)).named
-    npm = shutil.which("npm", path=f"{node.parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    path = f"{node.parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    npm = await asyncio.to_thread(shutil.which, "npm", path=path)
     if npm is None:
         raise AgentUnavailable("npm_missing", "npm is not installed", hint=NODE_HINT)
-    target.mkdir(parents=True, exist_ok=True)
-    for name in ("package.json", "package-lock.json"):
-        (target / name).write_bytes(package.joinpath(name).read_bytes())
+    await asyncio.to_thread(_lay_out, target, files)
     console.print("installing the pinned qwen …")
     await _npm_install(npm, node, target)
     await asyncio.to_thread(_let_search_run, target)
+
+
+def _files_of(package: Traversable) -> dict[str, bytes]:
+    return {name: package.joinpath(name).read_bytes() for name in ("package.json", LOCK)}
+
+
+def _lay_out(target: Path, files: dict[str, bytes]) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (target / name).write_bytes(content)
+
+
+def _is_installed(target: Path, files: dict[str, bytes]) -> bool:
+    """Whether the wanted packages are there. npm writes its own lock last: without it an install
+    was cut short."""
+    try:
+        same = (target / LOCK).read_bytes() == files[LOCK]
+    except FileNotFoundError:
+        return False
+    return same and (target / "node_modules" / ".package-lock.json").exists()
 
 
 def _let_search_run(target: Path) -> None:

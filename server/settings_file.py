@@ -1,14 +1,13 @@
 """Adding an endpoint to the settings file without losing a byte of it."""
 
 import json
-import os
-import secrets
 import tomllib
 from collections.abc import Mapping
-from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
+
+from server.private_file import write_private
 
 
 class Added(StrEnum):
@@ -33,7 +32,7 @@ def add_endpoint(path: Path, name: str, fields: Mapping[str, str | bool]) -> Add
     or not there. Raises OSError.
     """
     path = path.resolve()
-    old = path.read_bytes().decode("utf-8", "replace") if path.exists() else ""
+    old = _content(path)
     text = f"{old.rstrip()}\n\n" * bool(old.strip()) + section(name, fields)
     before, after = _parsed(old), _parsed(text)
     if before is not None and _named(before.get("endpoints"), fields):
@@ -42,8 +41,16 @@ def add_endpoint(path: Path, name: str, fields: Mapping[str, str | bool]) -> Add
         return Added.BY_HAND
     if after != {**before, "endpoints": {name: dict(fields)}}:
         return Added.BY_HAND
-    _replace(path, text.encode())
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_private(path, text.encode(), durable=True)
     return Added.WRITTEN
+
+
+def _content(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8", "replace")
+    except FileNotFoundError:
+        return ""
 
 
 def _parsed(text: str) -> dict[str, Any] | None:
@@ -56,20 +63,3 @@ def _parsed(text: str) -> dict[str, Any] | None:
 def _named(endpoints: Any, fields: Mapping[str, str | bool]) -> bool:
     tables = endpoints.values() if isinstance(endpoints, dict) else []
     return any(isinstance(it, dict) and fields.items() <= it.items() for it in tables)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a new file beside the old one and put it in its place."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            new.unlink()
-        raise

@@ -94,6 +94,9 @@ class QwenRunner:
         except AgentUnavailable as error:
             log.warning("agent_unavailable", reason=error.reason, hint=error.hint)
             return
+        except Exception:
+            log.exception("containment_not_tried")  # each launch tries it again
+            return
         if not found.complete:
             levels, required = [level.value for level in found.levels], self._guards.required
             hint = found.hint

@@ -51,13 +51,14 @@ def lock(directory: Path) -> IO[str]:
     return file
 
 
-def is_held(directory: Path) -> bool:
-    """Whether a process holds DIR. A server that was killed holds nothing any more."""
+def holder(directory: Path) -> int | None:
+    """The process that holds DIR; None where none does, or it is just taking it. A server that was
+    killed holds nothing any more."""
     try:
         with (directory / "lock").open(encoding="ascii") as file:
-            return not _taken(file, fcntl.LOCK_SH)
-    except FileNotFoundError:
-        return False
+            return None if _taken(file, fcntl.LOCK_SH) else int(file.read())
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _taken(file: IO[str], kind: int) -> bool:

@@ -9,6 +9,7 @@ import asyncio
 import os
 from collections import OrderedDict, deque
 from collections.abc import Hashable
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 
@@ -187,5 +188,5 @@ def _append(path: Path, data: bytes) -> None:
 def _rotate(path: Path) -> None:
     for number in range(KEPT, 0, -1):
         earlier = path if number == 1 else path.with_name(f"{path.name}.{number - 1}")
-        if earlier.exists():
+        with suppress(FileNotFoundError):
             earlier.replace(path.with_name(f"{path.name}.{number}"))

@@ -1,12 +1,17 @@
 """Tokens and secrets: made here, kept as digests, or in a file that only the owner can read."""
 
+import fcntl
 import hashlib
 import os
 import secrets
-import tempfile
+import time
 from pathlib import Path
 
 from server.guards import TOKEN_LENGTH
+from server.private_file import write_private
+
+TRIES, PAUSE = 250, 0.02
+"""For another process that is just making the same secret: five seconds."""
 
 
 def new_token() -> str:
@@ -26,21 +31,42 @@ def digest_of(token: str) -> bytes:
 
 
 def kept_secret(path: Path) -> str:
-    """The secret in a file, which is made (0600) where there is none. Blocks."""
+    """The secret in a file, which is made (0600) where there is none. Whoever asks at the same
+    time, in whichever process, gets the same one. Blocks; raises OSError."""
+    for _ in range(TRIES):
+        secret = _read(path) or _made(path)
+        if secret:
+            return secret
+        time.sleep(PAUSE)
+    raise OSError(f"{path} is being made by another process, which does not come to its end")
+
+
+def _read(path: Path) -> str:
+    """What is kept; empty where it is no secret. One that a crash left empty, or somebody cut,
+    would let everyone in."""
     try:
         secret = path.read_text("ascii").strip()
     except (FileNotFoundError, UnicodeDecodeError):
-        secret = ""
-    # One that a crash left empty, or somebody cut, would let everyone in.
-    return secret if len(secret) >= TOKEN_LENGTH else _made(path)
+        return ""
+    return secret if len(secret) >= TOKEN_LENGTH else ""
 
 
 def _made(path: Path) -> str:
-    """Whole or not there, and for its owner only from the first byte on."""
-    secret = new_token()
+    """A new secret in place of what is there; empty where another process is just doing the same.
+    It is whole or not there, and for its owner only from the first byte on."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, fresh = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(secret + "\n")
-    Path(fresh).replace(path)
+    with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "rb") as old:
+        try:
+            fcntl.flock(old, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever held the lock before may have put another file in the place of this one.
+            if not os.path.samestat(os.fstat(old.fileno()), os.stat(path)):
+                return ""
+        except (BlockingIOError, FileNotFoundError):
+            return ""
+        return _read(path) or _replaced(path)
+
+
+def _replaced(path: Path) -> str:
+    secret = new_token()
+    write_private(path, f"{secret}\n".encode(), durable=True)
     return secret

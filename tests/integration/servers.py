@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from server.client import Client
 from server.local import ServerFile, running_server
 
-READY_SECONDS = 20.0
+READY_SECONDS = 60.0
 
 
 class Server:

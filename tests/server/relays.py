@@ -19,7 +19,7 @@ from tests.server.harness import plain_http
 
 KEY = "sk-the-key-that-nobody-sees"
 MODEL = "podium-demo"
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 20.0
 
 
 class HandClock:

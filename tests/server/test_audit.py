@@ -3,16 +3,18 @@ be."""
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
+from click.testing import CliRunner
 from structlog.testing import capture_logs
 
 from protocol.errors import ProtocolError
 from protocol.ids import UserId
 from protocol.users import NewToken, NewUser, ProjectChange
+from server.cli import main
 from server.client import Client
 from server.settings import Settings
 from server.user_desk import Desk, LocalDesk, RemoteDesk, open_desk
@@ -172,6 +174,38 @@ async def test_old_files_are_kept_up_to_a_number(
     newest = json.loads((tmp_path / f"{FILE}.1").read_text())
     oldest = json.loads((tmp_path / f"{FILE}.{KEPT}").read_text())
     assert (newest["run_id"], oldest["run_id"]) == (str(KEPT + 2), "3")
+
+
+async def test_who_reads_misses_no_line_while_the_files_go_on(
+    trail: Audit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server begins a new file, and each gets an older one's name, between two that are read
+    and, in another order, between two that are opened."""
+    monkeypatch.setattr(audit, "MAX_BYTES", 1)
+    for number in range(KEPT):
+        trail.tell(entry(number))
+        await trail.stop()
+    monkeypatch.undo()
+    trail.tell(entry(KEPT))
+    await trail.stop()
+    opens: Callable[..., IO[Any]] = Path.open
+    rotated: list[Path] = []
+
+    def meanwhile(path: Path, *arguments: Any, **named: Any) -> IO[Any]:
+        file = opens(path, *arguments, **named)
+        if path.name == f"{FILE}.2" and not rotated:
+            rotated.append(path)
+            audit._rotate(tmp_path / FILE)
+        return file
+
+    monkeypatch.setattr(Path, "open", meanwhile)
+    command = ["audit", "--json", "--data", str(tmp_path)]
+    said = await asyncio.to_thread(CliRunner().invoke, main, command)
+    runs = [json.loads(line)["run_id"] for line in said.stdout.splitlines()]
+    assert rotated
+    assert runs == sorted(set(runs)), "none twice, the oldest first"
+    # The oldest has just left the last place, and was not open yet.
+    assert runs[-KEPT:] == [str(number) for number in range(1, KEPT + 1)]
 
 
 async def refused(desk: Desk) -> None:

@@ -49,6 +49,23 @@ async def test_nothing_is_told_where_nothing_is_missing(tmp_path: Path) -> None:
     assert await started(tmp_path, Guards(required=True)) == []
 
 
+async def test_a_try_that_breaks_is_told_and_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def vanished(*_: object) -> None:
+        raise FileNotFoundError("the program went while it was tried")
+
+    monkeypatch.setattr(ladder, "examine", vanished)
+    runner = QwenRunner(tmp_path, clock=SystemClock())
+    with capture_logs() as told:
+        await runner.start()
+        await asyncio.wait(
+            [task for task in asyncio.all_tasks() if task.get_name() == "containment"]
+        )
+        await runner.stop()
+    assert [entry["event"] for entry in told] == ["containment_not_tried"]
+
+
 @pytest.mark.usefixtures("_no_bubblewrap")
 async def test_no_agent_is_started_where_it_is_required(tmp_path: Path) -> None:
     required = QwenRunner(tmp_path, clock=SystemClock(), guards=Guards(required=True))

@@ -3,7 +3,7 @@
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from server.agents.copies import git, seals
+from server.agents.copies.changes import find_changes
 from server.agents.copies.pinned import Pinned
 from server.agents.copies.snapshot import Snapshots
 from tests.server.test_snapshot import Shop, names, shop
@@ -117,6 +118,50 @@ def test_a_pin_outlives_what_goes_in_the_folder_of_another_project(
     monkeypatch.undo()
     shutil.rmtree(private)
     assert git.size_of(private) == 0
+
+
+def test_what_a_power_cut_leaves_of_a_private_directory_is_not_used(shop: Shop) -> None:
+    """Nothing in it is forced to the disk: files may be there by name and without content."""
+    shop.commit(a_py="old\n")
+    version(shop, 0)
+    pinned = Snapshots(shop.data).pin(shop.path)
+    find_changes(pinned, base=None, paths=[], exclude=[])
+    files = [place for place in pinned.private.directory.rglob("*") if is_plain(place)]
+    assert {place.suffix for place in files} >= {".pack", ".idx"}
+    for place in files:
+        place.chmod(0o600)
+        place.write_bytes(b"")
+    snapshots = Snapshots(shop.data)
+    snapshots.clean()
+    again = snapshots.pin(shop.path)
+    assert again.tree_id == pinned.tree_id
+    assert find_changes(again, base=None, paths=[], exclude=[]).kind == "uncommitted"
+
+
+def is_plain(place: Path) -> bool:
+    """Whether it is a file that is podium's own: the references are links."""
+    own = not place.is_symlink() and not any(above.is_symlink() for above in place.parents)
+    return own and place.is_file()
+
+
+@pytest.mark.parametrize("forced", [False, True])
+def test_a_pin_waits_for_no_disk(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, forced: bool
+) -> None:
+    """On a busy one each fsync takes up to seconds, and git makes two for each pack."""
+    environment, told = git._environment, tmp_path / "told"
+
+    def traced(extra: Mapping[str, str]) -> dict[str, str]:
+        return environment(extra) | {"GIT_TRACE2_EVENT": str(told)}
+
+    monkeypatch.setattr(git, "_environment", traced)
+    if forced:
+        monkeypatch.setattr(git, "_NEUTRAL", git._NEUTRAL[:-2])
+    shop.commit(a_py="old\n")
+    version(shop, 0)
+    find_changes(Snapshots(shop.data).pin(shop.path), base=None, paths=[], exclude=[])
+    assert "index-pack" in told.read_text()
+    assert ('"category":"fsync"' in told.read_text()) is forced
 
 
 def test_an_eviction_that_meets_a_new_use_lets_go(shop: Shop) -> None:

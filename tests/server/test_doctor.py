@@ -1,6 +1,7 @@
 """What `podium doctor` says of users and of `public_url`: asked, not guessed; and no secret."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -152,7 +153,7 @@ async def test_a_broken_store_is_a_diagnosis_and_no_traceback(tmp_path: Path) ->
 async def announced(home: House, place: Path) -> Settings:
     """Settings for the data directory of a house, whose server is to be found there."""
     data = place / "data"
-    file = ServerFile(url=home.url, token=TOKEN, pid=1)
+    file = ServerFile(url=home.url, token=TOKEN, pid=os.getpid())
     await asyncio.to_thread(file.write, data)
     return Settings(data=str(data), project_roots=[str(place)])
 

@@ -47,7 +47,8 @@ def endpoint(url: str, *, model: str = MODEL, key: str = "k") -> ModelEndpoint:
 async def test_each_defect_has_its_reason_and_its_way_out(
     behaviour: Behaviour, reason: str, hint: str
 ) -> None:
-    prober = Prober(SystemClock(), seconds=1.5)
+    # Only silence is to last too long: a busy machine makes every other answer late, too.
+    prober = Prober(SystemClock(), seconds=1.5 if reason == "endpoint_slow" else 60)
     async with serving(create_app(behaviour=behaviour)) as url:
         with pytest.raises(AgentUnavailable) as refused:
             await prober.probe(endpoint(url))

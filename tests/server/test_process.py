@@ -8,12 +8,13 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
 
-from server.agents.containment import process, spawn
+from server.agents.containment import orphans, process, spawn
 from server.agents.containment.cage import Found
 from server.agents.containment.orphans import Recorded, identity, reap_orphans, record
 from tests.fakes.scripted import allowed, marked, scripted, until
@@ -230,6 +231,28 @@ def test_what_a_bubblewrap_left_that_died_at_its_start_is_killed(tmp_path: Path)
     finally:
         for child in left:
             child.communicate()
+
+
+@pytest.mark.parametrize("error", [PermissionError, ProcessLookupError])
+def test_a_stranger_who_calls_itself_so_or_has_just_ended_keeps_no_server_from_its_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[OSError]
+) -> None:
+    program = shutil.copy("/bin/sh", tmp_path / "bwrap")
+    command = [program, "-c", "read line", "sh", f"{tmp_path}/attempts/r/s/1/settings.json"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as stranger:
+        while b"settings" not in cmdline(stranger.pid):
+            pass
+        asked = []
+
+        def kill(pid: int, _: int) -> None:
+            asked.append(pid)
+            raise error
+
+        monkeypatch.setattr(orphans, "os", SimpleNamespace(**{**vars(os), "kill": kill}))
+        assert reap_orphans(tmp_path) == 0
+        assert asked == [stranger.pid]
+        assert stranger.poll() is None
+        stranger.communicate()
 
 
 def cmdline(pid: int) -> bytes:

@@ -1,6 +1,7 @@
 """`public_url` with a path: every way to the server works with it, without it, and directly."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -217,7 +218,7 @@ def test_links_for_people_are_public() -> None:
 
 async def test_doctor_names_both_addresses(tmp_path: Path) -> None:
     async with house(tmp_path, public_url=PUBLIC) as home:
-        place = ServerFile(url=home.url, page=PUBLIC, token=TOKEN, pid=1)
+        place = ServerFile(url=home.url, page=PUBLIC, token=TOKEN, pid=os.getpid())
         await asyncio.to_thread(place.write, tmp_path / "data")
         found = await doctor._server(Settings(data=str(tmp_path / "data")))
     assert found.well

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from server import saving
 from server.cli import Fault, project_root
 from server.client import Client
 from server.run_ids import full_id
@@ -75,6 +76,35 @@ async def test_a_recording_is_not_written_over(home: House, tmp_path: Path) -> N
         assert path.read_text() == "mine"
         assert await save_recording(client, run_id, path, live=False, force=True) > 0
     assert path.read_text() != "mine"
+
+
+@pytest.mark.parametrize("links", [True, False])
+async def test_a_file_that_came_while_a_recording_did_is_not_written_over(
+    home: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, links: bool
+) -> None:
+    run_id = await home.launch()
+    await home.end_of(run_id)
+    path = tmp_path / "log.ndjson"
+    whole = saving.check
+
+    def meanwhile(partial: Path) -> int:
+        path.write_text("theirs")
+        return whole(partial)
+
+    def refused(*_: object) -> None:
+        raise PermissionError("no hard links here")
+
+    if not links:
+        monkeypatch.setattr("os.link", refused)
+    async with Client(home.url, TOKEN) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(saving, "check", meanwhile)
+            with pytest.raises(Fault, match="is there already"):
+                await save_recording(client, run_id, path, live=False, force=False)
+        assert path.read_text() == "theirs"
+        path.unlink()
+        assert await save_recording(client, run_id, path, live=False, force=False) > 0
+    assert not [it for it in tmp_path.iterdir() if it.name.startswith(".log")]
 
 
 def test_a_file_is_no_project(tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ async def test_who_waits_for_a_turn_may_leave() -> None:
         task.cancel()
     ended = await asyncio.gather(*taking, return_exceptions=True)
     assert [type(it) for it in ended] == [asyncio.CancelledError] * 4
-    async with asyncio.timeout(1), turns.of(run_id):
+    async with asyncio.timeout(WAIT_SECONDS), turns.of(run_id):
         pass
     assert not turns._last
 

@@ -1,5 +1,8 @@
 """Settings: defaults < file < environment < flags, and every problem at once with its place."""
 
+import fcntl
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,8 @@ from server.admission import local_token
 from server.faults import SettingsError
 from server.settings import Settings, default_data
 from server.settings_load import load
+from server.users import tokens
+from server.users.tokens import kept_secret
 
 LOCAL = '[endpoints.default]\nbase_url = "http://127.0.0.1:1/v1"\nmodel = "m"\n'
 
@@ -210,3 +215,35 @@ def test_a_token_that_a_crash_cut_lets_nobody_in(tmp_path: Path, left: bytes) ->
     assert local_token(settings) == token, "it is kept"
     assert file.stat().st_mode & 0o077 == 0
     assert [place.name for place in tmp_path.iterdir()] == ["token"]
+
+
+@pytest.mark.parametrize("left", [None, b"short\n"])
+def test_first_starts_at_once_agree_on_the_token(tmp_path: Path, left: bytes | None) -> None:
+    """Else the server that wins has another token than the file, and nobody can sign in."""
+    starts = 4
+    together = threading.Barrier(starts)
+
+    def start(place: Path) -> str:
+        together.wait(10)
+        return kept_secret(place)
+
+    with ThreadPoolExecutor(starts) as pool:
+        for number in range(50):
+            place = tmp_path / str(number) / "token"
+            if left is not None:
+                place.parent.mkdir()
+                place.write_bytes(left)
+            found = set(pool.map(start, [place] * starts))
+            assert found == {place.read_text().strip()}
+
+
+def test_a_token_that_another_process_never_finishes_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "token"
+    with place.open("wb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        monkeypatch.setattr(tokens, "PAUSE", 0)
+        with pytest.raises(OSError, match="another process"):
+            kept_secret(place)
+    assert kept_secret(place) == place.read_text().strip()

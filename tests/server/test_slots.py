@@ -75,8 +75,8 @@ async def test_a_line_takes_what_is_free_and_says_what_holds_it() -> None:
     ]
     lines[0].leave()
     lines[0].leave()
-    await asyncio.wait_for(lines[1].move(), 1)
-    await asyncio.wait_for(lines[2].move(), 1)
+    await asyncio.wait_for(lines[1].move(), 20)
+    await asyncio.wait_for(lines[2].move(), 20)
     assert lines[1].held is None
     assert lines[2].held == Held(Limit.ENDPOINT_SLOTS, 1), "it has passed the first limit"
     lines[2].leave()

@@ -15,7 +15,7 @@ async def test_a_flag_lets_all_go_who_wait() -> None:
     assert not any(task.done() for task in waiting)
     flag.set()
     flag.clear()
-    await asyncio.wait_for(asyncio.gather(*waiting), 5)
+    await asyncio.wait_for(asyncio.gather(*waiting), 20)
     assert not flag.is_set()
     flag.set()
     await flag.wait()
@@ -30,7 +30,7 @@ async def test_who_is_cancelled_waits_no_more() -> None:
     await asyncio.wait([gone])
     assert gone.cancelled()
     flag.set()
-    await asyncio.wait_for(stays, 5)
+    await asyncio.wait_for(stays, 20)
     late = asyncio.create_task(Flag().wait())
     await asyncio.sleep(0)
     late.cancel()
@@ -52,7 +52,7 @@ async def test_an_inbox_keeps_its_order_and_nothing_else() -> None:
         inbox.put_nowait(number)
         if number % 7 == 0:
             await asyncio.sleep(0)
-    await asyncio.wait_for(taking, 5)
+    await asyncio.wait_for(taking, 20)
     assert got == list(range(1_000))
     assert inbox.empty()
     assert inbox._items is None

@@ -76,11 +76,18 @@ def _reap_cut_starts(attempts: Path) -> int:
     child that waits for it and does not yet die with it. There may be no record yet: but it is a
     bubblewrap, and its command line names an attempt below DIR, which one server has at a time."""
     found = [pid for pid in processes() if _is_bubblewrap(pid) and _names(pid, attempts)]
-    for pid in found:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    _wait_gone(found, time.monotonic() + KILL_SECONDS)
-    return len(found)
+    killed = [pid for pid in found if _killed(pid)]
+    _wait_gone(killed, time.monotonic() + KILL_SECONDS)
+    return len(killed)
+
+
+def _killed(pid: int) -> bool:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        # It ended meanwhile; or it is another user's, who can give a process any name and words.
+        return False
+    return True
 
 
 def _is_bubblewrap(pid: int) -> bool:

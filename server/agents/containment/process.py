@@ -158,7 +158,10 @@ class AgentProcess:
 
     async def stderr_tail(self) -> str:
         def tail() -> str:
-            data = self._places.stderr.read_bytes()[-STDERR_TAIL:]
+            try:
+                data = self._places.stderr.read_bytes()[-STDERR_TAIL:]
+            except OSError:  # an agent without containment may have taken it away
+                return ""
             return data.decode("utf-8", "replace")
 
         return await asyncio.to_thread(tail)

@@ -39,7 +39,10 @@ _NEUTRAL = (
     "-c", "core.protectNTFS=false",
     "-c", "safe.directory=*",
     "-c", "gc.auto=0",
+    "-c", "core.fsync=none",
 )  # fmt: skip
+
+# No fsync: what git writes here can be made again, and a busy disk made a pin wait for seconds.
 
 # Attributes here win over every .gitattributes of the tree: nothing converts, filters or diffs.
 _ATTRIBUTES = "* -text -eol -filter -ident -working-tree-encoding !diff -export-subst\n"
@@ -147,19 +150,19 @@ def _environment(extra: Mapping[str, str]) -> dict[str, str]:
 
 
 class PrivateGit:
-    """A git directory of podium's own."""
+    """A git directory of podium's own. It serves the process that made it, and no later one: what
+    a crash of the machine has left of it may have holes."""
 
     def __init__(self, directory: Path, *, object_format: str) -> None:
-        """Make it unless it is there; raises OSError."""
+        """Make it anew, whatever is there; raises OSError."""
         self.directory = directory
         self.object_format = object_format
         self.borrowed: Mapping[str, str] = {}
         """The environment that lends the repository's objects, for reading alone: git touches
         the time of an object that it finds there when it is about to write the same one."""
         self._own: set[bytes] = set()
-        """Objects that were added by this process."""
-        if not (directory / "HEAD").exists():
-            _create(directory, object_format)
+        """Objects that were added."""
+        _create(directory, object_format)
 
     def start(
         self,
@@ -239,7 +242,7 @@ class PrivateGit:
     def drop_objects(self) -> None:
         self._own.clear()
         for place in (self.directory / "objects" / "pack").iterdir():
-            place.unlink()
+            place.unlink(missing_ok=True)
 
 
 def size_of(directory: Path) -> int:
