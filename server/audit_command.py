@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from flows.counted import number_of
-from server.cli import USAGE, Fault, data_option, loaded
+from server.commands import USAGE, CommandError, data_option, loaded
 from server.faults import SettingsError
 from server.terminal import clean_line
 from server.users.audit import FILE, KEPT
@@ -36,7 +36,7 @@ def audit(since: str | None, user: str | None, data: str | None, *, as_json: boo
     try:
         directory = loaded(data=data).directory
     except SettingsError as error:
-        raise Fault("\n".join(error.problems), code=USAGE) from error
+        raise CommandError("\n".join(error.problems), code=USAGE) from error
     first = "" if since is None else _moment(since)
     for line in _lines(directory):
         entry = _entry(line)
@@ -51,7 +51,7 @@ def _lines(directory: Path) -> Iterator[str]:
             for file in reversed(_opened(directory, opened)):
                 yield from (line.rstrip("\n") for line in file)
         except OSError as error:
-            raise Fault(f"{error.filename} cannot be read: {error.strerror}") from error
+            raise CommandError(f"{error.filename} cannot be read: {error.strerror}") from error
 
 
 def _opened(directory: Path, opened: ExitStack) -> list[IO[str]]:
@@ -92,7 +92,7 @@ def _moment(text: str) -> str:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise Fault(
+        raise CommandError(
             f"{text} is no time", hint="as 30m, 12h, 7d or 2026-01-31", code=USAGE
         ) from None
     return rfc3339(moment if moment.tzinfo else moment.replace(tzinfo=UTC))

@@ -3,10 +3,8 @@
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Coroutine
-from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import click
 import msgspec
@@ -14,100 +12,35 @@ from rich.console import Console
 
 from flows.counted import number_of
 from flows.report.meta import read_only_of
-from protocol.errors import ErrorCode, ProtocolError
+from protocol.errors import ProtocolError
 from protocol.report import Report
 from server import __version__
-from server.client import Client, Unreachable
+from server.audit_command import audit
+from server.commands import (
+    USAGE,
+    CommandError,
+    asynchronous,
+    command_error,
+    connected,
+    containment_option,
+    data_option,
+    demo_option,
+    json_option,
+    loaded,
+    project_option,
+    url_option,
+)
 from server.faults import SettingsError
-from server.local import StartFailed
-from server.settings import Settings
 from server.settings_load import load
-from server.settings_sources import misspelt
 from server.terminal import clean, clean_line
+from server.user_commands import user
 
-P = ParamSpec("P")
-F = TypeVar("F", bound=Callable[..., Any])
-
-FAILED, USAGE, UNAVAILABLE, CANCELLED = 1, 2, 4, 130
 FORMS = ("json-schema", "openapi", "asyncapi", "typescript")
 SEVERITIES = ("critical", "warning", "suggestion")
 
 EPILOG = """\b
 Exit codes: 0 completed, 1 failed (or findings reach --fail-on), 2 wrong usage,
 3 partial report, 4 no trustworthy agent or endpoint, 130 cancelled."""
-
-
-class Fault(click.ClickException):
-    """An expected failure: one sentence, the way out, and its exit code."""
-
-    def __init__(self, message: str, *, hint: str | None = None, code: int = FAILED) -> None:
-        super().__init__(f"{message}\n  → {hint}" if hint else message)
-        self.exit_code = code  # type: ignore[misc]  # click declares it on the class
-
-
-def fault_of(error: ProtocolError) -> Fault:
-    codes = {
-        ErrorCode.AGENT_UNAVAILABLE: UNAVAILABLE,
-        ErrorCode.BAD_ARGUMENTS: USAGE,
-        ErrorCode.BAD_MESSAGE: USAGE,
-        ErrorCode.UNKNOWN_FLOW: USAGE,
-        ErrorCode.NOT_FOUND: USAGE,
-    }
-    return Fault(error.message, hint=error.hint, code=codes.get(error.code, FAILED))
-
-
-def asynchronous(command: Callable[P, Coroutine[Any, Any, int | None]]) -> Callable[P, None]:
-    """Run an async command; its expected errors become one clear line and an exit code."""
-
-    @wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            code = asyncio.run(command(*args, **kwargs))
-        except ProtocolError as error:
-            raise fault_of(error) from error
-        except SettingsError as error:
-            raise Fault("\n".join(error.problems), code=USAGE) from error
-        except (Unreachable, StartFailed) as error:
-            hint = error.hint if isinstance(error, Unreachable) else None
-            raise Fault(str(error), hint=hint or "`podium doctor` looks for the cause") from error
-        except KeyboardInterrupt:
-            code = CANCELLED
-        sys.exit(code or 0)
-
-    return run
-
-
-def loaded(**flags: Any) -> Settings:
-    """The settings; says which variables are not read that were meant to be. Raises
-    SettingsError."""
-    for name, way_out in misspelt(os.environ):
-        click.echo(clean_line(f"podium: {name} is not read") + f"\n  → {way_out}", err=True)
-    return load(flags, os.environ)
-
-
-data_option = click.option("--data", metavar="DIR", help="Where everything is kept.")
-project_option = click.option(
-    "--project", metavar="PATH", default=".", help="The project; default: where you stand."
-)
-url_option = click.option(
-    "--url",
-    metavar="URL",
-    help="A podium server; its token comes from PODIUM_TOKEN. Of https://, whatever authority the"
-    " system trusts is trusted; SSL_CERT_FILE names another.",
-)
-containment_option = click.option(
-    "--containment",
-    type=click.Choice(["auto", "required", "off"]),
-    help="How agents are contained [auto]. `off` only for one user on this machine.",
-)
-demo_option = click.option(
-    "--demo", is_flag=True, help="Use the scripted demo model (not a review)."
-)
-
-
-def json_option(what: str) -> Callable[[F], F]:
-    """`--json`; `what` says in its help what is printed."""
-    return click.option("--json", "as_json", is_flag=True, help=f"{what}.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EPILOG)
@@ -121,7 +54,7 @@ def main() -> None:
     In a browser:    podium serve --project .
     """
     if sys.platform == "win32":
-        raise Fault("podium runs on Linux and macOS; on Windows, use it in WSL2", code=USAGE)
+        raise CommandError("podium runs on Linux and macOS; on Windows, use it in WSL2", code=USAGE)
 
 
 @main.command(short_help="Serve the page, the socket and REST until Ctrl-C.")
@@ -302,7 +235,7 @@ def flows(name: str | None, *, as_json: bool) -> None:
     try:
         print_flows(registry.load(), name, as_json=as_json)
     except ProtocolError as error:
-        raise fault_of(error) from error
+        raise command_error(error) from error
 
 
 @main.command(short_help="Show what a run would do and read, without running it.")
@@ -372,34 +305,5 @@ def schema(form: str) -> None:
     click.echo(text if form == "typescript" else msgspec.json.format(text), nl=form != "typescript")
 
 
-async def connected(url: str | None, data: str | None) -> Client:
-    """A client of the given server, or of the one that runs on this machine."""
-    from server.running import find_server
-
-    return await find_server(loaded(data=data), url)
-
-
-def project_root(path: str) -> Path:
-    """The git root that a folder lies in, else the folder itself. Raises Fault for a file."""
-    start = Path(path).resolve()
-    if start.is_file():
-        raise Fault(
-            f"{path} is a file, and a project is a folder",
-            hint=f'to review only this file: podium run "/code-review {path}"',
-            code=USAGE,
-        )
-    for folder in (start, *start.parents):
-        if (folder / ".git").exists():
-            return folder
-    return start
-
-
-def _add_groups() -> None:
-    from server.audit_command import audit
-    from server.user_commands import user
-
-    main.add_command(audit)
-    main.add_command(user)
-
-
-_add_groups()
+main.add_command(audit)
+main.add_command(user)

@@ -17,7 +17,7 @@ from server.agents.containment import ladder
 from server.agents.containment.cage import SHIPPED, Found
 from server.agents.installation import find_node
 from server.agents.qwen_runner import QwenRunner
-from server.cli import UNAVAILABLE
+from server.commands import UNAVAILABLE
 from server.diagnosis import Diagnosis
 from server.doctor_address import public_address
 from server.doctor_users import users

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from flows.counted import number_of
 from protocol.errors import ProtocolError
 from protocol.users import TokenInfo, UserInfo, UserKind
-from server.cli import Fault
 from server.client import Unreachable
+from server.commands import CommandError
 from server.diagnosis import Diagnosis, warning
 from server.settings import Settings
 from server.stores.sqlite import FILE
@@ -29,7 +29,7 @@ async def users(settings: Settings) -> list[Diagnosis]:
     try:
         async with open_desk(settings, None) as desk:
             everyone = await desk.all()
-    except (Fault, ProtocolError, Unreachable, OSError) as error:
+    except (CommandError, ProtocolError, Unreachable, OSError) as error:
         says = str(error).partition("\n")[0]
         return [warning(NAME, f"cannot be listed: {says}", "`podium user list` asks again")]
     by_proxy = bool(settings.proxy_user_header)

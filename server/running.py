@@ -23,9 +23,9 @@ from protocol.plan import FlowPlan
 from protocol.report import Severity
 from protocol.resources import Project
 from protocol.states import RunStatus
-from server.cli import CANCELLED, USAGE, Fault, project_root
 from server.client import Client, Unreachable
 from server.client.states import Condition, State
+from server.commands import CANCELLED, USAGE, CommandError, project_root
 from server.demo.process import DemoProcess
 from server.keep_serving import keep_serving, where_to_watch
 from server.local import ServerFile, own_server, running_server
@@ -74,11 +74,11 @@ async def find_server(settings: Settings, url: str | None) -> Client:
     """A client of the server at `url`, or of the one that runs on DIR."""
     if url is not None:
         if not settings.token:
-            raise Fault("--url needs a token", hint="set PODIUM_TOKEN", code=USAGE)
+            raise CommandError("--url needs a token", hint="set PODIUM_TOKEN", code=USAGE)
         return Client(url, settings.token, on_state=_Connection())
     found = await running_server(settings.directory)
     if found is None:
-        raise Fault(
+        raise CommandError(
             f"no podium server is running on {settings.directory}",
             hint="start one with `podium serve`",
         )
@@ -159,7 +159,7 @@ def _watcher(*, as_json: bool) -> Watcher:
 
 async def _follow_or_cancel(client: Client, run_id: RunId, *, as_json: bool) -> int:
     """Ctrl-C cancels the run and still waits for its end and its partial report. A second one, or
-    a server that is gone, ends the wait: raises Fault."""
+    a server that is gone, ends the wait: raises CommandError."""
     loop = asyncio.get_running_loop()
     following = asyncio.create_task(follow(client, run_id, as_json=as_json))
     cancelling: list[asyncio.Task[None]] = []
@@ -179,7 +179,7 @@ async def _follow_or_cancel(client: Client, run_id: RunId, *, as_json: bool) -> 
             task.cancel()
     if following.cancelled():
         hint = f"it may go on; `podium watch {run_id}` follows it"
-        raise Fault(f"no longer waiting for run {run_id}", hint=hint, code=CANCELLED)
+        raise CommandError(f"no longer waiting for run {run_id}", hint=hint, code=CANCELLED)
     return following.result()
 
 
@@ -254,7 +254,7 @@ def _require_containment(settings: Settings, options: RunOptions, place: ServerF
         told = settings.containment if here and place is not None else None
         known = place.containment if place is not None else ""
     if told is not None and told != known:
-        raise Fault(
+        raise CommandError(
             f"containment is to be `{told}`, and the server that runs already has its own",
             hint=f"stop it, and start it with `podium serve --containment {told}`",
             code=USAGE,
@@ -265,7 +265,7 @@ def _require_own_model(options: RunOptions, place: ServerFile | None) -> None:
     """Refuse the demo model of a server that has models of its own: it would be ignored, and the
     project would be sent to another one."""
     if options.demo and (options.url is not None or place is not None):
-        raise Fault(
+        raise CommandError(
             "--demo starts a server of its own, and one runs already, with its own model",
             hint="leave --demo out, stop that server, or choose another --data",
             code=USAGE,

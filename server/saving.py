@@ -9,8 +9,8 @@ import msgspec
 
 from flows.counted import number_of
 from protocol.rest import RECORDING, RECORDING_VERSION, RecordingHeader
-from server.cli import USAGE, Fault
 from server.client import Client
+from server.commands import USAGE, CommandError
 
 
 async def save_recording(
@@ -18,7 +18,7 @@ async def save_recording(
 ) -> int:
     """Save a run's log at `path`, which has all of it or stays as it was; returns its frames.
 
-    Raises Fault, with nothing asked for, when something is there already, unless `force`.
+    Raises CommandError, with nothing asked for, when something is there already, unless `force`.
     """
     if not force and await asyncio.to_thread(os.path.lexists, path):
         raise _is_there(path)
@@ -35,26 +35,28 @@ async def save_recording(
 
 
 def check(path: Path) -> int:
-    """The number of frames of a recording; raises Fault when it is none, or not whole."""
+    """The number of frames of a recording; raises CommandError when it is none, or not whole."""
     with path.open("rb") as file:
         try:
             header = msgspec.json.decode(file.readline(), type=RecordingHeader)
         except msgspec.DecodeError as error:
-            raise Fault(f"what came is no recording: {error}") from error
+            raise CommandError(f"what came is no recording: {error}") from error
         frames = sum(line.endswith(b"\n") for line in file)
     if (header.format, header.version) != (RECORDING, RECORDING_VERSION):
-        raise Fault(
+        raise CommandError(
             f"the server sends {header.format} {header.version}",
             hint="this podium is older than the server: bring it up to date",
         )
     if frames != header.frames:
-        raise Fault(f"{frames} of {number_of(header.frames, 'frame')} came", hint="try again")
+        raise CommandError(
+            f"{frames} of {number_of(header.frames, 'frame')} came", hint="try again"
+        )
     return frames
 
 
-def _is_there(path: Path) -> Fault:
+def _is_there(path: Path) -> CommandError:
     hint = "--force writes over it, --output elsewhere"
-    return Fault(f"{path} is there already", hint=hint, code=USAGE)
+    return CommandError(f"{path} is there already", hint=hint, code=USAGE)
 
 
 def _name(partial: Path, path: Path, *, force: bool) -> None:
@@ -77,7 +79,9 @@ def _beside(path: Path) -> Path:
     try:
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
-        raise Fault(f"cannot write to {path.parent}: {error.strerror}", code=USAGE) from error
+        raise CommandError(
+            f"cannot write to {path.parent}: {error.strerror}", code=USAGE
+        ) from error
     os.close(descriptor)
     return Path(name)
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from server.addresses import fault_of, is_plain, is_remote
 from server.agents.installation import NODE_HINT, find_node, install_directory
 from server.agents.qwen_runner import QwenRunner
-from server.cli import UNAVAILABLE
+from server.commands import UNAVAILABLE
 from server.doctor import show, tried_models
 from server.ports import AgentUnavailable, ModelEndpoint, Probe
 from server.settings import Settings, default_file

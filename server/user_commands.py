@@ -6,7 +6,15 @@ import click
 import msgspec
 
 from protocol.users import Admitted, NewToken, NewUser, ProjectChange, UserInfo
-from server.cli import USAGE, Fault, asynchronous, data_option, loaded, project_root, url_option
+from server.commands import (
+    USAGE,
+    CommandError,
+    asynchronous,
+    data_option,
+    loaded,
+    project_root,
+    url_option,
+)
 from server.terminal import clean_line
 
 EPILOG = """\b
@@ -143,7 +151,9 @@ async def change(
     from server.user_desk import open_desk
 
     if not projects and not removed:
-        raise Fault("nothing to change", hint="give --project or --remove-project", code=USAGE)
+        raise CommandError(
+            "nothing to change", hint="give --project or --remove-project", code=USAGE
+        )
     wanted = ProjectChange(add=_paths(projects, url), remove=_paths(removed, url))
     async with open_desk(loaded(data=data), url) as desk:
         before = next((it for it in await desk.all() if it.id == name), None)
@@ -223,7 +233,7 @@ def _show_token(admitted: Admitted, *, as_json: bool) -> None:
 
 
 def _checked(kind: type, **fields: object):  # type: ignore[no-untyped-def]  # one of two Structs
-    """The Struct, or a Fault that says what is taken."""
+    """The Struct, or a CommandError that says what is taken."""
     try:
         return msgspec.convert(fields, kind)
     except msgspec.ValidationError as error:
@@ -233,7 +243,7 @@ def _checked(kind: type, **fields: object):  # type: ignore[no-untyped-def]  # o
             message, hint = "this cannot be a label", "one line of at most 100 characters"
         else:
             message, hint = str(error), "`podium user --help`"
-        raise Fault(message, hint=hint, code=USAGE) from error
+        raise CommandError(message, hint=hint, code=USAGE) from error
 
 
 def _not_hers(before: UserInfo | None, removed: list[str]) -> list[str]:
@@ -249,7 +259,7 @@ def _paths(given: tuple[str, ...], url: str | None) -> list[str]:
         return [str(project_root(path)) for path in given]
     for path in given:
         if not Path(path).is_absolute():
-            raise Fault(
+            raise CommandError(
                 f"{path} is no absolute path",
                 hint="--url: give it as the server has it",
                 code=USAGE,

@@ -19,8 +19,8 @@ from protocol.users import (
 )
 from server.addresses import authority
 from server.admission import opened_accounts
-from server.cli import Fault
 from server.client import Client
+from server.commands import CommandError
 from server.http.users import login_url
 from server.local import running_server
 from server.ports import StoreError, StoreUnavailable
@@ -53,7 +53,7 @@ class Desk(Protocol):
 async def open_desk(settings: Settings, url: str | None) -> AsyncIterator[Desk]:
     """The desk of the given server, of the one that runs on DIR, or of the store of DIR.
 
-    Raises Fault.
+    Raises CommandError.
     """
     if url is not None or await running_server(settings.directory) is not None:
         async with await find_server(settings, url) as client:
@@ -63,7 +63,7 @@ async def open_desk(settings: Settings, url: str | None) -> AsyncIterator[Desk]:
         async with opened_accounts(settings) as (accounts, audit):
             yield LocalDesk(accounts, audit, settings)
     except StoreError as error:
-        raise Fault(str(error)) from error
+        raise CommandError(str(error)) from error
 
 
 class RemoteDesk:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-import server.cli  # noqa: F401  (it has the commands, and is imported first)
 from flows.counted import number_of
 from flows.outputs import FindingsOutput, TriageOutput, VerdictsOutput
 from flows.report.meta import MAX_DENIALS, _denials

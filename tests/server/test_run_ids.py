@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from server import saving
-from server.cli import Fault, project_root
 from server.client import Client
+from server.commands import CommandError, project_root
 from server.run_ids import full_id
 from server.saving import save_recording
 from tests.server.harness import TOKEN, House, house
@@ -32,7 +32,7 @@ async def test_the_beginning_of_an_id_is_enough(home: House) -> None:
 async def test_what_is_no_id_says_how_one_looks(given: str) -> None:
     """Nothing is asked: nobody answers there."""
     async with Client("http://127.0.0.1:9", TOKEN) as client:
-        with pytest.raises(Fault) as refused:
+        with pytest.raises(CommandError) as refused:
             await full_id(client, given)
     assert "such as 0b5f3c9e-" in refused.value.message
     assert "`podium runs` lists them" in refused.value.message
@@ -40,7 +40,7 @@ async def test_what_is_no_id_says_how_one_looks(given: str) -> None:
 
 async def test_a_beginning_of_no_run_is_refused(home: House) -> None:
     async with Client(home.url, TOKEN) as client:
-        with pytest.raises(Fault, match="no run of yours"):
+        with pytest.raises(CommandError, match="no run of yours"):
             await full_id(client, "00000000-")
 
 
@@ -61,7 +61,7 @@ async def test_a_beginning_of_several_runs_is_refused_wherever_they_are_listed()
     ids = [f"{number:08x}-0000-4000-8000-000000000000" for number in (1, 2, 3, 4)]
     twin = "00000001-1111-4000-8000-000000000000"
     assert await full_id(Listing(*ids), "00000004") == ids[3]
-    with pytest.raises(Fault, match="begins the ids of 2 runs"):
+    with pytest.raises(CommandError, match="begins the ids of 2 runs"):
         await full_id(Listing(*ids, twin), "00000001")
 
 
@@ -71,7 +71,7 @@ async def test_a_recording_is_not_written_over(home: House, tmp_path: Path) -> N
     path = tmp_path / "log.ndjson"
     path.write_text("mine")
     async with Client(home.url, TOKEN) as client:
-        with pytest.raises(Fault, match="--force"):
+        with pytest.raises(CommandError, match="--force"):
             await save_recording(client, run_id, path, live=False, force=False)
         assert path.read_text() == "mine"
         assert await save_recording(client, run_id, path, live=False, force=True) > 0
@@ -99,7 +99,7 @@ async def test_a_file_that_came_while_a_recording_did_is_not_written_over(
     async with Client(home.url, TOKEN) as client:
         with monkeypatch.context() as patch:
             patch.setattr(saving, "check", meanwhile)
-            with pytest.raises(Fault, match="is there already"):
+            with pytest.raises(CommandError, match="is there already"):
                 await save_recording(client, run_id, path, live=False, force=False)
         assert path.read_text() == "theirs"
         path.unlink()
@@ -111,6 +111,6 @@ def test_a_file_is_no_project(tmp_path: Path) -> None:
     (tmp_path / ".git").mkdir()
     file = tmp_path / "README.md"
     file.write_text("x")
-    with pytest.raises(Fault, match="is a file"):
+    with pytest.raises(CommandError, match="is a file"):
         project_root(str(file))
     assert project_root(str(tmp_path)) == tmp_path.resolve()
