@@ -124,7 +124,7 @@ def bench_peers(arguments: Sequence[str]) -> None:
     if not runs(python, "import pip"):
         run(sys.executable, "-m", "venv", "--clear", str(python.parents[1]))
     say("installing Python's peers")
-    hashed = ("--require-hashes", "-r", str(PEER_LOCK))
+    hashed = ("--no-deps", "--require-hashes", "-r", str(PEER_LOCK))
     run(str(python), "-m", "pip", "--disable-pip-version-check", "install", *hashed, "-qq")
     say("`make bench` measures them, too, from now on")
 

@@ -22,8 +22,10 @@ def install() -> None:
     STAMP.unlink(missing_ok=True)  # an install that is cut short counts for nothing
     make_venv()
     say("installing the locked packages (about a minute the first time)")
-    pip("install", "--require-hashes", "-r", str(LOCK))
+    # The lock names everything: left to itself, pip looks at newer versions and refuses them.
+    pip("install", "--no-deps", "--require-hashes", "-r", str(LOCK))
     pip("install", "--no-deps", "--no-build-isolation", "-e", str(ROOT))
+    pip("check")
     install_agent(VENV)
     STAMP.write_text(wanted)
     say(f"installed: {BIN / 'podium'}")
