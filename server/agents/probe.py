@@ -15,6 +15,7 @@ from msgspec import Struct
 from protocol.plan import Endpoint
 from server.addresses import host_of
 from server.agents.probe_calls import Trial, check_status, whole
+from server.certificates import authorities, way_out
 from server.ports import AgentUnavailable, Clock, ModelEndpoint, Probe
 
 DEMO_HEADER = "x-podium-demo"
@@ -75,10 +76,13 @@ class Prober:
             headers["Authorization"] = f"Bearer {endpoint.api_key}"
         timeout = httpx.Timeout(self._seconds, connect=CONNECT_SECONDS)
         host = host_of(endpoint.base_url)
+        trust = await asyncio.to_thread(authorities, endpoint.base_url)
         try:
             async with (
                 asyncio.timeout(self._seconds),
-                httpx.AsyncClient(headers=headers, timeout=timeout, trust_env=False) as http,
+                httpx.AsyncClient(
+                    headers=headers, timeout=timeout, trust_env=False, verify=trust
+                ) as http,
             ):
                 return await _examine(http, endpoint, self._clock)
         except AgentUnavailable as error:
@@ -96,10 +100,12 @@ class Prober:
                 hint="correct its base URL (it ends with /v1), or see its own log",
             )
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            untrusted = way_out(error) if isinstance(error, httpx.TransportError) else None
             return AgentUnavailable(
                 "endpoint_unreachable",
                 f"no model answers at {host}: {error}",
-                hint="start the model server, or correct its base URL (it ends with /v1)",
+                hint=untrusted
+                or "start the model server, or correct its base URL (it ends with /v1)",
             )
 
 

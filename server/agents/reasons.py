@@ -133,7 +133,9 @@ KINDS: Mapping[FailureReason, Kind] = {
     _REASON.TOTAL_TIMEOUT: Kind(Again.NO, "choose a larger band, or review fewer files"),
     _REASON.ENDPOINT_UNREACHABLE: Kind(Again.RETRY, "start the model server, or correct its URL"),
     _REASON.ENDPOINT_UNTRUSTED: Kind(
-        Again.NO, "use the name its certificate is for; http:// where there is no TLS"
+        Again.NO,
+        "use the name its certificate is for, or trust its authority (SSL_CERT_FILE);"
+        " http:// where there is no TLS",
     ),
     _REASON.BAD_ADDRESS: Kind(Again.NO, "correct `base_url`"),
     _REASON.ENDPOINT_NO_CHAT: Kind(Again.NO, _ADDRESS),

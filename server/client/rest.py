@@ -19,7 +19,7 @@ from protocol.frames import (
     StoredFrame,
 )
 from protocol.ids import RunId
-from server.certificates import authorities
+from server.certificates import authorities, way_out
 from server.client.states import Condition, Unreachable
 from server.client.wire import WireClient
 
@@ -131,17 +131,11 @@ class Client:
             response = await self._http.request(method, path, content=content, headers=headers)
         except httpx.TransportError as error:
             raise Unreachable(
-                f"no podium answers at {self.url}: {error}", hint=_hint_at(error)
+                f"no podium answers at {self.url}: {error}", hint=way_out(error)
             ) from error
         if response.is_error:
             raise _http_refusal(response)
         return response
-
-
-def _hint_at(error: httpx.TransportError) -> str | None:
-    if "CERTIFICATE_VERIFY_FAILED" not in str(error):
-        return None
-    return "its authority is not one of this machine's: SSL_CERT_FILE=FILE names another"
 
 
 def _http_refusal(response: httpx.Response) -> ProtocolError:

@@ -14,10 +14,15 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from server.agents.probe import Prober
 from server.certificates import authorities
 from server.client import Client, Unreachable
+from server.demo.app import scripted
 from server.local import _answers
-from tests.server.harness import TOKEN, House, house
+from server.ports import AgentUnavailable, ModelEndpoint
+from server.world import SystemClock
+from tests.fakes.model import FakeModel, serving
+from tests.server.harness import TOKEN, house
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -62,9 +67,9 @@ async def _pass_on(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> 
 
 
 @asynccontextmanager
-async def behind_tls(home: House, trust: ssl.SSLContext) -> AsyncIterator[str]:
+async def behind_tls(url: str, trust: ssl.SSLContext) -> AsyncIterator[str]:
     """The same server, behind TLS."""
-    port = urlsplit(home.url).port
+    port = urlsplit(url).port
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", port)
@@ -95,7 +100,7 @@ async def test_a_private_authority_is_believed_when_it_is_named(
     tmp_path: Path, authority: Authority
 ) -> None:
     """By the routes and by the socket. Unnamed it is not: the control."""
-    async with house(tmp_path) as home, behind_tls(home, authority.server) as url:
+    async with house(tmp_path) as home, behind_tls(home.url, authority.server) as url:
         run = ["run", "/code-review small src", "--project", str(tmp_path / "project")]
         ended = await podium(*run, "--url", url, SSL_CERT_FILE=str(authority.file))
         assert ended.code == 0, ended.out
@@ -107,6 +112,24 @@ async def test_a_private_authority_is_believed_when_it_is_named(
         assert "certificate verify failed" in refused.out
         assert "SSL_CERT_FILE=FILE names another" in refused.out
         assert "Traceback" not in refused.out
+
+
+async def test_a_model_behind_a_private_authority_is_found_when_that_is_named(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = FakeModel(scripted(pace=0))
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    async with serving(model.app) as url, behind_tls(url, authority.server) as tls:
+        there = ModelEndpoint(name="m", base_url=f"{tls}/v1", api_key="", model="podium-demo")
+        with pytest.raises(AgentUnavailable) as refused:
+            await Prober(SystemClock(), seconds=60).probe(there)
+        assert refused.value.hint is not None
+        assert "SSL_CERT_FILE" in refused.value.hint
+        assert model.requests == [], "not a byte of what is asked"
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+        found = await Prober(SystemClock(), seconds=60).probe(there)
+    assert found.public.model == "podium-demo"
 
 
 class Read(Exception):
@@ -159,7 +182,7 @@ async def test_who_is_not_vouched_for_says_so_with_the_way_out(
 ) -> None:
     async with (
         house(tmp_path) as home,
-        behind_tls(home, authority.server) as url,
+        behind_tls(home.url, authority.server) as url,
         Client(url, TOKEN) as client,
     ):
         with pytest.raises(Unreachable) as refused:

@@ -260,7 +260,9 @@ async def good(writer: asyncio.StreamWriter) -> None:
     await writer.drain()
 
 
-async def test_a_certificate_must_be_vouched_for(tmp_path: Path, certificate: Path) -> None:
+async def test_a_certificate_must_be_vouched_for(
+    tmp_path: Path, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(certificate)
     async with raw_serving(good, tls=server) as there:
@@ -269,9 +271,9 @@ async def test_a_certificate_must_be_vouched_for(tmp_path: Path, certificate: Pa
             assert (failure.reason, failure.retryable) == ("endpoint_untrusted", False)
             assert "cannot be trusted: self" in failure.message
             assert there.requests == [], "not a byte of the prompt, not the key"
-        trust = ssl.create_default_context(cafile=certificate)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         async with (
-            Relay(tmp_path / "trusting", clock=HandClock(), trust=trust) as relay,
+            Relay(tmp_path / "trusting", clock=HandClock()) as relay,
             httpx.AsyncClient(trust_env=False) as http,
         ):
             given = relay.admit(admission(there.url), lambda _: None)

@@ -25,6 +25,7 @@ from server.agents.relay.passes import Notice, Pass
 from server.agents.relay.rules import Admission
 from server.agents.relay.sockets import SOCKET_NAME, open_file, open_port
 from server.agents.relay.upstream import new_client
+from server.certificates import authorities
 from server.guarded_http import GuardedConnection
 from server.ports import Clock, ModelEndpoint
 
@@ -43,14 +44,12 @@ class Relay:
         *,
         clock: Clock,
         chance: Callable[[], float] = random.random,
-        trust: ssl.SSLContext | None = None,
     ) -> None:
-        """`directory` gets the socket file. `chance` draws from 0 to 1, for pauses. `trust` says
-        which certificates are believed; None: the usual authorities."""
+        """`directory` gets the socket file. `chance` draws from 0 to 1, for pauses."""
         self._directory = directory
         self._clock = clock
         self._chance = chance
-        self._trust = trust
+        self._trust: ssl.SSLContext | None = None
         self._passes: dict[bytes, Pass] = {}
         self._clients: dict[str, httpx.AsyncClient] = {}
         self._listeners: list[socket.socket] = []
@@ -119,8 +118,7 @@ class Relay:
         return client
 
     def _open(self) -> None:
-        if self._trust is None:
-            self._trust = httpx.create_ssl_context(trust_env=False)
+        self._trust = authorities("https://")
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         port = open_port()
         self._listeners.append(port)
