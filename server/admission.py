@@ -5,10 +5,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from server.faults import Fault, SettingsError
-from server.guards import faults_of_several
 from server.ports import AgentRunner
-from server.settings import Settings
+from server.settings import Settings, SettingsError
+from server.settings.faults import Fault, listed
+from server.settings.guards import faults_of_several
 from server.stores.sqlite import SqliteStore
 from server.trees import trees_of
 from server.users.accounts import Accounts, Ground
@@ -66,8 +66,8 @@ def require_settings_for_all(settings: Settings, accounts: Accounts, agent: Agen
 
     others = accounts.directory.others
     if others:
-        some = ", ".join([*others[:5], "…"] if others[5:] else others)
-        faults = faults_of_several(settings, f"podium has several users ({some})")
+        why = f"podium has several users ({listed(others, most=5)})"
+        faults = faults_of_several(settings, why)
         if faults:
             raise SettingsError(faults)
     several(accounts.directory)

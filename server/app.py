@@ -25,8 +25,6 @@ from server.channel.hub import MemoryHub
 from server.channel.traffic import Traffic
 from server.channel.websocket import Channel
 from server.endpoints import models_of, roles_of
-from server.faults import SettingsError
-from server.guards_of_models import unknown_roles
 from server.http.allow_list import allow_list_of
 from server.http.asking import signed_in
 from server.http.contracts import contract_routes, documents
@@ -54,7 +52,8 @@ from server.runs.rooms import Clocks, Rooms
 from server.runs.runner import Runner
 from server.runs.under_way import UnderWay
 from server.runs.unseen import stop_unseen
-from server.settings import Settings
+from server.settings import Settings, SettingsError
+from server.settings.guards_of_models import unknown_roles
 from server.stopping import Gate
 from server.stores.sqlite import SqliteStore
 from server.trees import trees_of

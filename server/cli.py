@@ -15,8 +15,8 @@ from flows.report.meta import read_only_of
 from protocol.errors import ProtocolError
 from protocol.report import Report
 from server import __version__
-from server.audit_command import audit
-from server.commands import (
+from server.commands.audit import audit
+from server.commands.shared import (
     USAGE,
     CommandError,
     asynchronous,
@@ -30,10 +30,9 @@ from server.commands import (
     project_option,
     url_option,
 )
-from server.faults import SettingsError
-from server.settings_load import load
-from server.terminal import clean, clean_line
-from server.user_commands import user
+from server.commands.terminal import clean, clean_line
+from server.commands.user import user
+from server.settings import SettingsError, load
 
 FORMS = ("json-schema", "openapi", "asyncapi", "typescript")
 SEVERITIES = ("critical", "warning", "suggestion")
@@ -112,7 +111,7 @@ async def run(command: str, **options: Any) -> int:
 
     It uses the server that runs on this machine, or starts one for this run.
     """
-    from server.running import RunOptions, run_command
+    from server.commands.running import RunOptions, run_command
 
     chosen = loaded(data=options.pop("data"), containment=options["containment"])
     return await run_command(chosen, command, RunOptions(**options))
@@ -126,8 +125,8 @@ async def run(command: str, **options: Any) -> int:
 @asynchronous
 async def watch(run_id: str, url: str | None, data: str | None, *, as_json: bool) -> int:
     """Follow RUN_ID from its first frame to its end."""
-    from server.run_ids import full_id
-    from server.running import follow
+    from server.commands.run_ids import full_id
+    from server.commands.running import follow
 
     async with await connected(url, data) as client:
         return await follow(client, await full_id(client, run_id), as_json=as_json)
@@ -140,7 +139,7 @@ async def watch(run_id: str, url: str | None, data: str | None, *, as_json: bool
 @asynchronous
 async def cancel(run_id: str, url: str | None, data: str | None) -> None:
     """Stop RUN_ID: its agents are killed, and a partial report says what was not covered."""
-    from server.run_ids import full_id
+    from server.commands.run_ids import full_id
 
     async with await connected(url, data) as client:
         await client.post(f"/api/runs/{await full_id(client, run_id)}/cancel")
@@ -154,7 +153,7 @@ async def cancel(run_id: str, url: str | None, data: str | None) -> None:
 @asynchronous
 async def finish(run_id: str, url: str | None, data: str | None) -> None:
     """End RUN_ID early with a report: what is queued is skipped, what runs may end."""
-    from server.run_ids import full_id
+    from server.commands.run_ids import full_id
 
     async with await connected(url, data) as client:
         await client.post(f"/api/runs/{await full_id(client, run_id)}/finish")
@@ -169,7 +168,7 @@ async def finish(run_id: str, url: str | None, data: str | None) -> None:
 @asynchronous
 async def report(run_id: str, form: str, url: str | None, data: str | None) -> None:
     """Print the report of RUN_ID; on standard error, what its receipts prove."""
-    from server.run_ids import full_id
+    from server.commands.run_ids import full_id
 
     async with await connected(url, data) as client:
         run = f"/api/runs/{await full_id(client, run_id)}"
@@ -192,8 +191,8 @@ async def recording(
     run_id: str, output: str | None, url: str | None, data: str | None, *, live: bool, force: bool
 ) -> None:
     """Save the whole log of RUN_ID as one file: a header line, then every frame as it was sent."""
-    from server.run_ids import full_id
-    from server.saving import save_recording
+    from server.commands.run_ids import full_id
+    from server.commands.saving import save_recording
 
     async with await connected(url, data) as client:
         found = await full_id(client, run_id)
@@ -230,7 +229,7 @@ async def runs(url: str | None, data: str | None, *, as_json: bool) -> None:
 def flows(name: str | None, *, as_json: bool) -> None:
     """List the flows, or explain one."""
     from flows import registry
-    from server.showing import print_flows
+    from server.commands.showing import print_flows
 
     try:
         print_flows(registry.load(), name, as_json=as_json)
@@ -248,7 +247,7 @@ def flows(name: str | None, *, as_json: bool) -> None:
 @asynchronous
 async def plan(command: str, **options: Any) -> int:
     """Show the plan of COMMAND without running it: scope, agents, and who is left out and why."""
-    from server.running import plan_command
+    from server.commands.running import plan_command
 
     chosen = loaded(data=options.pop("data"))
     return await plan_command(chosen, command, **options)
@@ -261,7 +260,7 @@ async def plan(command: str, **options: Any) -> int:
 @asynchronous
 async def setup(base_url: str | None, model: str, data: str | None) -> int:
     """Install the pinned qwen, find a local model endpoint, try it, and write the settings."""
-    from server.setting_up import set_up
+    from server.commands.setting_up import set_up
 
     return await set_up(Console(), loaded(data=data), base_url=base_url, model=model)
 
@@ -271,7 +270,7 @@ async def setup(base_url: str | None, model: str, data: str | None) -> int:
 @asynchronous
 async def doctor(data: str | None) -> int:
     """Say what works, what is missing, and the command that mends it."""
-    from server.doctor import examine, examine_without
+    from server.doctor.examine import examine, examine_without
 
     try:
         chosen = load({"data": data}, os.environ)

@@ -9,7 +9,8 @@ from starlette.datastructures import Headers
 from protocol.errors import ErrorCode
 from server.addresses import host_name, origin_of
 from server.http.refused import Refused
-from server.settings import LOOPBACK, Settings
+from server.settings import Settings
+from server.settings.tables import LOOPBACK
 
 SINGLE = ("host", "origin", "authorization")
 """Headers that two readers could take differently when they come twice."""

@@ -18,9 +18,8 @@ from protocol.users import (
     UserInfo,
     UserKind,
 )
-from server import guards
 from server.ports import Clock, Store, TokenRecord, UserRecord, UserStore
-from server.settings import Settings, default_file
+from server.settings import Settings, default_file, guards
 from server.shielding import to_the_end
 from server.users.directory import Directory
 from server.users.tokens import digest_of, new_id, new_token

@@ -7,8 +7,8 @@ import secrets
 import time
 from pathlib import Path
 
-from server.guards import TOKEN_LENGTH
 from server.private_file import write_private
+from server.settings.guards import TOKEN_LENGTH
 
 TRIES, PAUSE = 250, 0.02
 """For another process that is just making the same secret: five seconds."""

@@ -12,7 +12,7 @@ from protocol.ids import RunId
 from server.client import Client, reader
 from server.client.cursor import FollowEvent
 from server.client.wire import WireClient
-from server.running import EXIT_CODES, follow
+from server.commands.running import EXIT_CODES, follow
 from tests.clients.runners import PythonRunner
 from tests.clients.scenarios import FINISHED, RESET, greets, tells
 from tests.clients.script import RUN, Answer, Expect, Move, asks, frames, subscribed

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from protocol.ids import RunId, UserId
-from server.faults import SettingsError
+from server.settings import SettingsError
 from server.stores import migrate, rows
 from server.stores.sqlite import FILE
 from server.users.accounts import MAX_TOKENS, Accounts

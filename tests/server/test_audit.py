@@ -16,8 +16,8 @@ from protocol.ids import UserId
 from protocol.users import NewToken, NewUser, ProjectChange
 from server.cli import main
 from server.client import Client
+from server.commands.desk import Desk, LocalDesk, RemoteDesk, open_desk
 from server.settings import Settings
-from server.user_desk import Desk, LocalDesk, RemoteDesk, open_desk
 from server.users import audit
 from server.users.audit import FILE, KEPT, MAX_REFUSED, MAX_WAITING, OK, Audit, Deed, Entry
 from server.world import SystemClock

@@ -17,10 +17,9 @@ from websockets.exceptions import InvalidStatus
 
 from protocol.errors import ProtocolError
 from protocol.ids import UserId
-from server.faults import SettingsError
 from server.limits import KEPT_DESCRIPTORS, LimitSettings, descriptors, wire_limits
 from server.rates import Rates
-from server.settings_load import load
+from server.settings import SettingsError, load
 from tests.server.clocks import HeldClock
 from tests.server.harness import House, house
 from tests.server.raw_peer import CLOSE, TEXT, fragments, frame, raw_peer

@@ -12,12 +12,13 @@ import pytest
 
 from protocol.ids import UserId
 from protocol.users import NewToken, NewUser, TokenInfo, UserInfo, UserKind
-from server import doctor_address, doctor_users
-from server.diagnosis import Diagnosis
+from server.commands.desk import open_desk
+from server.doctor import address as doctor_address
+from server.doctor import users as doctor_users
+from server.doctor.diagnosis import Diagnosis
 from server.local import ServerFile
 from server.settings import Settings
 from server.stores.migrate import lock
-from server.user_desk import open_desk
 from server.world import rfc3339
 from tests.integration.proxies import listener, reserved
 from tests.server.harness import TOKEN, House, house

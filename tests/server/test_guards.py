@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from server.faults import SettingsError
-from server.guards_of_models import unknown_roles
-from server.settings import Settings
-from server.settings_load import load
+from server.settings import Settings, SettingsError, load
+from server.settings.guards_of_models import unknown_roles
 from tests.server.test_settings import LOCAL, problems, written
 
 SHARED = 'host = "0.0.0.0"\npublic_url = "https://podium.example.com"\n'

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from protocol.resources import Level
-from server import doctor
 from server.agents.containment import ladder
 from server.agents.containment.cage import Found
 from server.agents.containment.refusals import Host
-from server.diagnosis import Diagnosis
+from server.doctor.diagnosis import Diagnosis
+from server.doctor.examine import contained
 from server.settings import Settings
 from tests.fakes.scripted import allowed, marked, node
 
@@ -227,7 +227,7 @@ async def test_another_system_has_none(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def told(found: Found, **settings: Any) -> list[Diagnosis]:
-    return doctor.contained(found, Settings(data="/nowhere", **settings))
+    return contained(found, Settings(data="/nowhere", **settings))
 
 
 def test_doctor_names_each_level_and_what_it_means(real: Found) -> None:

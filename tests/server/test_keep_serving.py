@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from protocol.ids import RunId
-from server.keep_serving import where_to_watch
+from server.commands.keep_serving import where_to_watch
 from server.local import ServerFile
 
 PLACE = ServerFile(url="http://127.0.0.1:8765", token="secret-of-the-operator", pid=1)

@@ -12,12 +12,11 @@ from flows.briefing import Prompt
 from protocol.ids import PlanId, UserId
 from protocol.plan import Endpoint, FlowPlan
 from server.app import opened
-from server.faults import SettingsError
 from server.ports import AgentOrder, AgentResult, AgentUnavailable, Emit, ModelEndpoint, Probe
 from server.runs.attempt import limits_of, prefill_seconds
 from server.runs.models import AGENT_BYTES, Model, Models, Ready
 from server.runs.rooms import Clocks
-from server.settings import EndpointSettings, ModelSettings, Settings
+from server.settings import EndpointSettings, ModelSettings, Settings, SettingsError
 from tests.fakes.agent import FakeAgent
 from tests.flows.plans import caps
 from tests.server.harness import TOKEN, House, house

@@ -9,7 +9,7 @@ from flows.counted import number_of
 from flows.outputs import FindingsOutput, TriageOutput, VerdictsOutput
 from flows.report.meta import MAX_DENIALS, _denials
 from protocol.report import ReadOnly, ReadOnlyVerdict
-from server.audit_command import _told
+from server.commands.audit import _told
 from tests.flows.test_briefing import prompt as briefed
 from tests.server.harness import house
 from tests.server.test_demo_script import issue, play, prompt, result, submit

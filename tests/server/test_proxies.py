@@ -7,7 +7,7 @@ import pytest
 from starlette.requests import HTTPConnection
 
 from server.http.peers import Peers
-from server.settings_load import load
+from server.settings import load
 from tests.server.harness import TOKEN, House
 from tests.server.people import Person, admit, asked, closed_with, host_of, shared_house, upgrade
 from tests.server.test_settings import LOCAL, problems, written

@@ -15,12 +15,12 @@ from websockets.exceptions import InvalidStatus
 
 from protocol.frames import FlowRunFinished, FlowRunReport
 from protocol.ids import RunId
-from server import doctor
 from server.client import Client
+from server.commands.keep_serving import page_address
+from server.doctor.examine import _server
 from server.http.allow_list import allow_list_of
 from server.http.page import Page
 from server.http.public import BelowPath, Cookie, SessionCookie
-from server.keep_serving import page_address
 from server.local import ServerFile
 from server.settings import Settings
 from tests.server.harness import TOKEN, House, house, plain_http
@@ -220,7 +220,7 @@ async def test_doctor_names_both_addresses(tmp_path: Path) -> None:
     async with house(tmp_path, public_url=PUBLIC) as home:
         place = ServerFile(url=home.url, page=PUBLIC, token=TOKEN, pid=os.getpid())
         await asyncio.to_thread(place.write, tmp_path / "data")
-        found = await doctor._server(Settings(data=str(tmp_path / "data")))
+        found = await _server(Settings(data=str(tmp_path / "data")))
     assert found.well
     assert home.url in found.says
     assert f"{PUBLIC}/" in found.says

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from server import saving
 from server.client import Client
-from server.commands import CommandError, project_root
-from server.run_ids import full_id
-from server.saving import save_recording
+from server.commands import saving
+from server.commands.run_ids import full_id
+from server.commands.saving import save_recording
+from server.commands.shared import CommandError, project_root
 from tests.server.harness import TOKEN, House, house
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from server import setting_up
+from server.commands import setting_up
 
 QUIET = Console(quiet=True)
 

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from server.admission import local_token
-from server.faults import SettingsError
-from server.settings import Settings, default_data
-from server.settings_load import load
+from server.settings import Settings, SettingsError, load
+from server.settings.tables import default_data
 from server.users import tokens
 from server.users.tokens import kept_secret
 

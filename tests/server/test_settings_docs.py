@@ -9,9 +9,8 @@ import msgspec
 import pytest
 
 from server.limits import LimitSettings
-from server.settings import EndpointSettings, ModelSettings, Settings
-from server.settings_load import load
-from server.settings_sources import ENVIRONMENT
+from server.settings import EndpointSettings, ModelSettings, Settings, load
+from server.settings.sources import ENVIRONMENT
 
 PAGE = (Path(__file__).parents[2] / "docs" / "operate.md").read_text("utf-8")
 KINDS: dict[str, type[msgspec.Struct]] = {

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from server import doctor_settings, settings_sources, settings_values
-from server.faults import LONGEST, SHOWN, SettingsError, near
-from server.settings_load import load
-from server.settings_sources import MOST_BYTES, MOST_DOTS, misspelt
+from server.doctor import settings as doctor_settings
+from server.settings import SettingsError, load, sources, values
+from server.settings.faults import LONGEST, SHOWN, near
+from server.settings.sources import MOST_BYTES, MOST_DOTS, misspelt
 from tests.server.test_settings import LOCAL, problems, written
 
 SECRET = "sk-very-secret-0123456789"
@@ -52,9 +52,9 @@ api_key_env = "NO_SUCH"
         "endpoints.gpu.slots", "endpoints.gpu.base_url", "endpoints.gpu.api_key_env",
         "default_model", "containment", "log_level", "port",
     ]  # fmt: skip
-    sources = [problem.split(": ")[0] for problem in found]
-    assert sources[:10] == [str(file)] * 10
-    assert sources[10:] == [
+    places = [problem.split(": ")[0] for problem in found]
+    assert places[:10] == [str(file)] * 10
+    assert places[10:] == [
         "the defaults",
         "the environment (PODIUM_CONTAINMENT)", "the environment (PODIUM_LOG_LEVEL)",
         "the command line",
@@ -310,7 +310,7 @@ def test_no_more_guesses_are_made_than_are_shown(
         guesses.append(name)
         return near(name, known)
 
-    monkeypatch.setattr(settings_values, "near", counted)
+    monkeypatch.setattr(values, "near", counted)
     problems({}, {}, written(tmp_path, "".join(f"prot{it} = 1\n" for it in range(500))))
     assert len(guesses) == SHOWN
 
@@ -320,10 +320,10 @@ def test_only_the_bounds_keep_a_long_line_and_a_large_file_from_being_read(
 ) -> None:
     deep = written(tmp_path, ".".join("a" * (MOST_DOTS + 2)) + " = 1")
     assert "dots in one line" in problems({}, {}, deep)[0]
-    monkeypatch.setattr(settings_sources, "MOST_DOTS", MOST_DOTS + 1)
+    monkeypatch.setattr(sources, "MOST_DOTS", MOST_DOTS + 1)
     assert "unknown key" in problems({}, {}, deep)[0]
     large = written(tmp_path, "#" * (MOST_BYTES + 1))
     assert "is larger than" in problems({}, {}, large)[0]
-    monkeypatch.setattr(settings_sources, "MOST_BYTES", MOST_BYTES + 1)
+    monkeypatch.setattr(sources, "MOST_BYTES", MOST_BYTES + 1)
     assert load({}, {}, file=large).port == 8765
     assert "is larger than" in problems({}, {}, Path(os.devnull).with_name("zero"))[0]

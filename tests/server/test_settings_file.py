@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from server.settings_file import Added, add_endpoint, section
-from server.settings_load import load
+from server.settings import load
+from server.settings.file import Added, add_endpoint, section
 
 FIELDS: dict[str, str | bool] = {
     "base_url": "https://gpu.example.com/v1",

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from flows.slash import roles_of
-from server.showing import FLAGS, print_flows
+from server.commands.showing import FLAGS, print_flows
 from tests.flows.plans import CATALOGUE, REVIEW
 
 OPERATE = (Path(__file__).parents[2] / "docs" / "operate.md").read_text("utf-8")

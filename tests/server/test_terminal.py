@@ -21,8 +21,8 @@ from protocol.ids import RunId, StepId
 from protocol.plan import Endpoint, Seat, Tree
 from protocol.report import Confidence, Coverage, Finding, Severity
 from protocol.states import StepStatus
-from server.plan_lines import plan_lines, tree_lines
-from server.terminal import LiveTable, PlainLines, clean, clean_line
+from server.commands.plan_lines import plan_lines, tree_lines
+from server.commands.terminal import LiveTable, PlainLines, clean, clean_line
 from tests.flows.plans import review_shape
 
 PLAN = review_shape()

@@ -4,9 +4,9 @@ were meant for podium and are not read."""
 from collections.abc import Mapping
 from pathlib import Path
 
-from server.diagnosis import Diagnosis, warning
-from server.faults import SettingsError
-from server.settings_sources import misspelt
+from server.doctor.diagnosis import Diagnosis, warning
+from server.settings import SettingsError
+from server.settings.sources import misspelt
 
 NAME = "settings"
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Collection, Iterator
 
-from server.faults import Doubts, Fault, listed, near, shown
-from server.settings import ModelSettings, Settings
+from server.settings.faults import Doubts, Fault, listed, near, shown
+from server.settings.tables import ModelSettings, Settings
 
 
 def names(settings: Settings, doubts: Doubts) -> Iterator[tuple[str, str]]:
@@ -12,7 +12,7 @@ def names(settings: Settings, doubts: Doubts) -> Iterator[tuple[str, str]]:
         return
     # Which endpoints are models themselves hangs on all of these.
     sure = not (doubts.about_some("endpoints", "model") or doubts.about_some("models", "endpoint"))
-    own = _models_themselves(settings) if sure else set()
+    own = settings.own_models if sure else {}
     for name, model in settings.models.items():
         yield from _model(settings, doubts, name, model)
         if name in own:
@@ -38,15 +38,6 @@ def unknown_roles(settings: Settings, known: Collection[str]) -> list[Fault]:
         says = f"no flow has a role `{shown(role)}`; {way_out}"
         found.append(Fault(settings.source(key), key, says))
     return found
-
-
-def _models_themselves(settings: Settings) -> set[str]:
-    served = {model.endpoint for model in settings.models.values()}
-    return {
-        name
-        for name, endpoint in settings.endpoints.items()
-        if endpoint.model or name not in served
-    }
 
 
 def _model(

@@ -8,11 +8,12 @@ from flows.counted import number_of
 from protocol.errors import ProtocolError
 from protocol.users import TokenInfo, UserInfo, UserKind
 from server.client import Unreachable
-from server.commands import CommandError
-from server.diagnosis import Diagnosis, warning
+from server.commands.desk import open_desk
+from server.commands.shared import CommandError
+from server.doctor.diagnosis import Diagnosis, warning
 from server.settings import Settings
+from server.settings.faults import listed
 from server.stores.sqlite import FILE
-from server.user_desk import open_desk
 from server.world import SystemClock
 
 NAME = "users"
@@ -51,10 +52,10 @@ def told(everyone: Sequence[UserInfo], *, now: datetime, by_proxy: bool) -> list
     found = [Diagnosis(NAME, True, _count(active, sum(map(len, good.values()))), required=False)]
     if ending:
         hint = "`podium user token NAME --days 90` makes another one"
-        found.append(warning("tokens that expire soon", _some(ending), hint))
+        found.append(warning("tokens that expire soon", listed(ending, most=NAMED), hint))
     if out:
         hint = "`podium user token NAME` makes one, `podium user revoke NAME` takes the name out"
-        found.append(warning("users without a good token", _some(out), hint))
+        found.append(warning("users without a good token", listed(out, most=NAMED), hint))
     return found
 
 
@@ -79,8 +80,3 @@ def _count(active: Sequence[UserInfo], tokens: int) -> str:
     parts = ["the operator", number_of(len(active) - services, "user")]
     parts += [number_of(services, "service account")] if services else []
     return f"{', '.join(parts)}, with {number_of(tokens, 'good token')} of theirs"
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from server.addresses import fault_of, is_loopback, is_plain, is_remote, path_of
-from server.faults import Doubts, Fault, listed, shown, shown_url
-from server.guards_of_models import names
-from server.settings import Settings
+from server.settings.faults import Doubts, Fault, listed, shown, shown_url
+from server.settings.guards_of_models import names
+from server.settings.tables import Settings
 
 TOKEN_LENGTH = 16
 PLAIN_PATH = re.compile(r"(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from server import guards
-from server.faults import Doubts, Fault, SettingsError
-from server.keys import Keys
-from server.settings import Settings, default_file
-from server.settings_sources import FLAGS, Sources
-from server.settings_values import Values
+from server.settings import guards
+from server.settings.faults import Doubts, Fault, SettingsError
+from server.settings.keys import Keys
+from server.settings.sources import FLAGS, Sources
+from server.settings.tables import Settings, default_file
+from server.settings.values import Values
 
 _DEPTH = 3
 """Parts of the longest key, as `endpoints.gpu.slots`."""

@@ -1,7 +1,7 @@
 """What settings there are: one frozen Struct, with its tables, and where its file is.
 
-`settings_load.py` reads them, `settings_values.py` says how a value becomes one of them, and
-`guards.py` what they must say together.
+`loading.py` reads them, `values.py` says how a value becomes one of them, and `guards.py` what they
+must say together.
 """
 
 from collections.abc import Mapping
@@ -151,13 +151,17 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     @property
     def all_models(self) -> dict[str, ModelSettings]:
         """Every model by name: those of `models`, and the endpoints that are models themselves."""
+        return self.own_models | self.models
+
+    @property
+    def own_models(self) -> dict[str, ModelSettings]:
+        """The endpoints that are models of their own name."""
         served = {model.endpoint for model in self.models.values()}
-        implied = {
+        return {
             name: ModelSettings(endpoint=name, model=endpoint.model)
             for name, endpoint in self.endpoints.items()
             if endpoint.model or name not in served
         }
-        return implied | self.models
 
     @property
     def default_name(self) -> str | None:

@@ -6,16 +6,17 @@ import click
 import msgspec
 
 from protocol.users import Admitted, NewToken, NewUser, ProjectChange, UserInfo
-from server.commands import (
+from server.commands.shared import (
     USAGE,
     CommandError,
     asynchronous,
     data_option,
+    json_option,
     loaded,
     project_root,
     url_option,
 )
-from server.terminal import clean_line
+from server.commands.terminal import clean_line
 
 EPILOG = """\b
 podium user add ann --project /srv/code/shop    let ann in, and print her link
@@ -33,7 +34,6 @@ days_option = click.option(
     "--days", type=click.IntRange(1, 3650), help="How long the token is good [until revoked]."
 )
 label_option = click.option("--label", default="", help="What the token is for, as `laptop`.")
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 paths_option = click.option(
     "--project",
     "projects",
@@ -62,7 +62,7 @@ def user() -> None:
 @click.option("--again", is_flag=True, help="Let a revoked user in again, with all earlier runs.")
 @url_option
 @data_option
-@json_option
+@json_option("Print JSON")
 @asynchronous
 async def add(
     name: str,
@@ -81,7 +81,7 @@ async def add(
     The token is shown this once and kept nowhere. Several users need project_roots in the settings,
     and containment that is not off.
     """
-    from server.user_desk import open_desk
+    from server.commands.desk import open_desk
 
     new = _checked(
         NewUser,
@@ -102,7 +102,7 @@ async def add(
 @label_option
 @url_option
 @data_option
-@json_option
+@json_option("Print JSON")
 @asynchronous
 async def token(
     name: str,
@@ -117,7 +117,7 @@ async def token(
 
     The earlier ones stay good; `podium user revoke NAME --token ID` ends one.
     """
-    from server.user_desk import open_desk
+    from server.commands.desk import open_desk
 
     wanted = _checked(NewToken, days=days, label=label)
     async with open_desk(loaded(data=data), url) as desk:
@@ -148,7 +148,7 @@ async def change(
 
     Runs of a project that NAME has left are invisible to NAME, and those under way are stopped.
     """
-    from server.user_desk import open_desk
+    from server.commands.desk import open_desk
 
     if not projects and not removed:
         raise CommandError(
@@ -173,7 +173,7 @@ async def revoke(name: str, token_id: str | None, url: str | None, data: str | N
 
     The finished runs are kept. The name is never given to somebody else.
     """
-    from server.user_desk import open_desk
+    from server.commands.desk import open_desk
 
     async with open_desk(loaded(data=data), url) as desk:
         if token_id is not None:
@@ -187,11 +187,11 @@ async def revoke(name: str, token_id: str | None, url: str | None, data: str | N
 @user.command("list")
 @url_option
 @data_option
-@json_option
+@json_option("Print JSON")
 @asynchronous
 async def list_users(url: str | None, data: str | None, *, as_json: bool) -> None:
     """List who may come in, with projects and tokens. No token itself is shown: none is kept."""
-    from server.user_desk import open_desk
+    from server.commands.desk import open_desk
 
     async with open_desk(loaded(data=data), url) as desk:
         found = await desk.all()

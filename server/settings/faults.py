@@ -77,9 +77,9 @@ def near(name: str, known: Iterable[str]) -> str | None:
     return close[0] if close else None
 
 
-def listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str], *, most: int = SHOWN) -> str:
     """Names in a sentence; of many the first ones."""
     rest = iter(names)
-    first = [shown(name) for name in islice(rest, SHOWN)]
+    first = [shown(name) for name in islice(rest, most)]
     more = sum(1 for _ in rest)
     return ", ".join(first) + (f" and {more} more" if more else "")

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from server.addresses import fault_of, is_remote
-from server.faults import SHOWN, Doubts, Fault, near, shown
-from server.settings import Settings, default_data, default_file
-from server.settings_values import fields_of
+from server.settings.faults import SHOWN, Doubts, Fault, near, shown
+from server.settings.tables import Settings, default_data, default_file
+from server.settings.values import fields_of
 
 MOST_BYTES = 256 * 1024
 """Of a settings file."""

@@ -16,14 +16,13 @@ from rich.console import Console
 from server.addresses import fault_of, is_plain, is_remote
 from server.agents.installation import NODE_HINT, find_node, install_directory
 from server.agents.qwen_runner import QwenRunner
-from server.commands import UNAVAILABLE
-from server.doctor import show, tried_models
+from server.commands.shared import UNAVAILABLE
+from server.commands.terminal import clean
+from server.doctor.examine import show, tried_models
 from server.ports import AgentUnavailable, ModelEndpoint, Probe
-from server.settings import Settings, default_file
-from server.settings_file import Added, add_endpoint, section
-from server.settings_load import load
-from server.settings_sources import FLAGS
-from server.terminal import clean
+from server.settings import Settings, default_file, load
+from server.settings.file import Added, add_endpoint, section
+from server.settings.sources import FLAGS
 from server.world import SystemClock
 
 USUAL_PORTS = {

@@ -4,7 +4,7 @@ import re
 
 from protocol.ids import RunId, is_uuid
 from server.client import Client
-from server.commands import USAGE, CommandError
+from server.commands.shared import USAGE, CommandError
 
 LEAST = 8
 """Characters of an id that are enough."""

@@ -12,9 +12,16 @@ import click
 import msgspec
 
 from flows.counted import number_of
-from server.commands import USAGE, CommandError, data_option, loaded
-from server.faults import SettingsError
-from server.terminal import clean_line
+from server.commands.shared import (
+    USAGE,
+    CommandError,
+    data_option,
+    json_option,
+    loaded,
+    settings_error,
+)
+from server.commands.terminal import clean_line
+from server.settings import SettingsError
 from server.users.audit import FILE, KEPT
 from server.world import rfc3339
 
@@ -25,7 +32,7 @@ FACTS = ("run_id", "project_id", "user", "token_id", "way", "peer")
 @click.command(short_help="Say who did what, from the audit log of this machine.")
 @click.option("--since", metavar="WHEN", help="As 30m, 12h, 7d or 2026-01-31 [everything kept].")
 @click.option("--user", metavar="NAME", help="What NAME did, and what was done about NAME.")
-@click.option("--json", "as_json", is_flag=True, help="The lines as they are kept.")
+@json_option("The lines as they are kept")
 @data_option
 def audit(since: str | None, user: str | None, data: str | None, *, as_json: bool) -> None:
     """Print the audit log of this machine's podium, the oldest line first.
@@ -36,7 +43,7 @@ def audit(since: str | None, user: str | None, data: str | None, *, as_json: boo
     try:
         directory = loaded(data=data).directory
     except SettingsError as error:
-        raise CommandError("\n".join(error.problems), code=USAGE) from error
+        raise settings_error(error) from error
     first = "" if since is None else _moment(since)
     for line in _lines(directory):
         entry = _entry(line)

@@ -20,11 +20,10 @@ from protocol.users import (
 from server.addresses import authority
 from server.admission import opened_accounts
 from server.client import Client
-from server.commands import CommandError
+from server.commands.shared import CommandError, find_server
 from server.http.users import login_url
 from server.local import running_server
 from server.ports import StoreError, StoreUnavailable
-from server.running import find_server
 from server.settings import Settings
 from server.users.accounts import Accounts
 from server.users.audit import OK, Audit, Deed, Entry

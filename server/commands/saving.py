@@ -10,7 +10,7 @@ import msgspec
 from flows.counted import number_of
 from protocol.rest import RECORDING, RECORDING_VERSION, RecordingHeader
 from server.client import Client
-from server.commands import USAGE, CommandError
+from server.commands.shared import USAGE, CommandError
 
 
 async def save_recording(

@@ -9,8 +9,8 @@ import msgspec
 from msgspec import Struct, inspect
 from msgspec.structs import FieldInfo
 
-from server.faults import SHOWN, Doubts, Fault, near, shown
-from server.settings import SECTIONS, TABLES, Name, Settings, source_of
+from server.settings.faults import SHOWN, Doubts, Fault, near, shown
+from server.settings.tables import SECTIONS, TABLES, Name, Settings, source_of
 
 S = TypeVar("S", bound=Struct)
 Key = tuple[str, ...]

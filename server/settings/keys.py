@@ -8,8 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from server.faults import Doubts, Fault, shown
-from server.settings import EndpointSettings, Settings
+from server.settings.faults import Doubts, Fault, shown
+from server.settings.tables import EndpointSettings, Settings
 
 WAYS = ("api_key", "api_key_env", "api_key_file")
 MAX_KEY_BYTES = 16_384

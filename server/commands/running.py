@@ -24,14 +24,17 @@ from protocol.report import Severity
 from protocol.resources import Project
 from protocol.states import RunStatus
 from server.client import Client, Unreachable
-from server.client.states import Condition, State
-from server.commands import CANCELLED, USAGE, CommandError, project_root
-from server.demo.process import DemoProcess
-from server.keep_serving import keep_serving, where_to_watch
-from server.local import ServerFile, own_server, running_server
-from server.plan_lines import plan_lines, tree_lines
-from server.settings import Settings, default_file
-from server.terminal import (
+from server.commands.keep_serving import keep_serving, where_to_watch
+from server.commands.plan_lines import plan_lines, tree_lines
+from server.commands.shared import (
+    CANCELLED,
+    USAGE,
+    CommandError,
+    ConnectionNews,
+    find_server,
+    project_root,
+)
+from server.commands.terminal import (
     FrameLines,
     LiveTable,
     PlainLines,
@@ -39,6 +42,9 @@ from server.terminal import (
     clean,
     clean_line,
 )
+from server.demo.process import DemoProcess
+from server.local import ServerFile, own_server, running_server
+from server.settings import Settings, default_file
 
 EXIT_CODES = {
     RunStatus.COMPLETED: 0,
@@ -68,21 +74,6 @@ class Used(NamedTuple):
     """None for one that was given by its address."""
     own: bool = False
     """Started for this command, and ends with it."""
-
-
-async def find_server(settings: Settings, url: str | None) -> Client:
-    """A client of the server at `url`, or of the one that runs on DIR."""
-    if url is not None:
-        if not settings.token:
-            raise CommandError("--url needs a token", hint="set PODIUM_TOKEN", code=USAGE)
-        return Client(url, settings.token, on_state=_Connection())
-    found = await running_server(settings.directory)
-    if found is None:
-        raise CommandError(
-            f"no podium server is running on {settings.directory}",
-            hint="start one with `podium serve`",
-        )
-    return Client(found.url, found.token, on_state=_Connection())
 
 
 async def run_command(settings: Settings, command: str, options: RunOptions) -> int:
@@ -193,21 +184,6 @@ async def _cancel(client: Client, run_id: RunId, following: asyncio.Task[int]) -
         following.cancel()
 
 
-class _Connection:
-    """Tells of a lost connection once, and when it is back."""
-
-    def __init__(self) -> None:
-        self._lost = False
-
-    def __call__(self, condition: Condition) -> None:
-        if condition.state is State.RECONNECTING and not self._lost:
-            self._lost = True
-            click.echo("the connection to the server is lost; trying again …", err=True)
-        elif condition.state is State.LIVE and self._lost:
-            self._lost = False
-            click.echo("connected again", err=True)
-
-
 async def _reaches(client: Client, run_id: RunId, severity: str) -> bool:
     """Whether the report has findings of this severity or above."""
     report = await client.get(f"/api/runs/{run_id}/report.json")
@@ -241,7 +217,7 @@ async def _server(settings: Settings, options: RunOptions) -> AsyncIterator[Used
             if not own:
                 _require_containment(settings, options, place)
                 _require_own_model(options, place)
-        client = Client(place.url, place.token, on_state=_Connection())
+        client = Client(place.url, place.token, on_state=ConnectionNews())
         yield Used(await stack.enter_async_context(client), place, own)
 
 

@@ -12,12 +12,11 @@ import click
 
 from protocol.errors import ErrorCode, ProtocolError
 from server.client import Client, Unreachable
-from server.faults import SettingsError
-from server.local import StartFailed
-from server.settings import Settings
-from server.settings_load import load
-from server.settings_sources import misspelt
-from server.terminal import clean_line
+from server.client.states import Condition, State
+from server.commands.terminal import clean_line
+from server.local import StartFailed, running_server
+from server.settings import Settings, SettingsError, load
+from server.settings.sources import misspelt
 
 P = ParamSpec("P")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -44,6 +43,10 @@ def command_error(error: ProtocolError) -> CommandError:
     return CommandError(error.message, hint=error.hint, code=codes.get(error.code, FAILED))
 
 
+def settings_error(error: SettingsError) -> CommandError:
+    return CommandError("\n".join(error.problems), code=USAGE)
+
+
 def asynchronous(command: Callable[P, Coroutine[Any, Any, int | None]]) -> Callable[P, None]:
     """Run an async command; its expected errors become one clear line and an exit code."""
 
@@ -54,7 +57,7 @@ def asynchronous(command: Callable[P, Coroutine[Any, Any, int | None]]) -> Calla
         except ProtocolError as error:
             raise command_error(error) from error
         except SettingsError as error:
-            raise CommandError("\n".join(error.problems), code=USAGE) from error
+            raise settings_error(error) from error
         except (Unreachable, StartFailed) as error:
             hint = error.hint if isinstance(error, Unreachable) else None
             raise CommandError(
@@ -102,9 +105,37 @@ def json_option(what: str) -> Callable[[F], F]:
 
 async def connected(url: str | None, data: str | None) -> Client:
     """A client of the given server, or of the one that runs on this machine."""
-    from server.running import find_server
-
     return await find_server(loaded(data=data), url)
+
+
+async def find_server(settings: Settings, url: str | None) -> Client:
+    """A client of the server at `url`, or of the one that runs on DIR."""
+    if url is not None:
+        if not settings.token:
+            raise CommandError("--url needs a token", hint="set PODIUM_TOKEN", code=USAGE)
+        return Client(url, settings.token, on_state=ConnectionNews())
+    found = await running_server(settings.directory)
+    if found is None:
+        raise CommandError(
+            f"no podium server is running on {settings.directory}",
+            hint="start one with `podium serve`",
+        )
+    return Client(found.url, found.token, on_state=ConnectionNews())
+
+
+class ConnectionNews:
+    """Tells of a lost connection once, and when it is back."""
+
+    def __init__(self) -> None:
+        self._lost = False
+
+    def __call__(self, condition: Condition) -> None:
+        if condition.state is State.RECONNECTING and not self._lost:
+            self._lost = True
+            click.echo("the connection to the server is lost; trying again …", err=True)
+        elif condition.state is State.LIVE and self._lost:
+            self._lost = False
+            click.echo("connected again", err=True)
 
 
 def project_root(path: str) -> Path:

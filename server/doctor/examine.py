@@ -10,26 +10,25 @@ from rich.console import Console
 
 from flows import registry
 from protocol.resources import Level
-from server import doctor_settings
 from server.agent import agent_of
 from server.agents import installation
 from server.agents.containment import ladder
 from server.agents.containment.cage import SHIPPED, Found
 from server.agents.installation import find_node
 from server.agents.qwen_runner import QwenRunner
-from server.commands import UNAVAILABLE
-from server.diagnosis import Diagnosis
-from server.doctor_address import public_address
-from server.doctor_users import users
+from server.commands.shared import UNAVAILABLE
+from server.commands.terminal import clean_line
+from server.doctor import settings as of_settings
+from server.doctor.address import public_address
+from server.doctor.diagnosis import Diagnosis
+from server.doctor.users import users
 from server.endpoints import configured, describe, models_of, place, roles_of, uses
-from server.faults import SettingsError
-from server.guards_of_models import unknown_roles
 from server.local import running_server
 from server.memory import available_memory
 from server.ports import AgentUnavailable
 from server.runs.models import Model, Models
-from server.settings import Settings, default_file
-from server.terminal import clean_line
+from server.settings import Settings, SettingsError, default_file
+from server.settings.guards_of_models import unknown_roles
 from server.world import SystemClock
 
 MIN_PYTHON = (3, 11)
@@ -47,7 +46,7 @@ async def examine(console: Console, settings: Settings) -> int:
     well = True
     for check in OF_THE_MACHINE:
         well &= show(console, await check())
-    for diagnosis in await asyncio.to_thread(doctor_settings.read, default_file(), os.environ):
+    for diagnosis in await asyncio.to_thread(of_settings.read, default_file(), os.environ):
         well &= show(console, diagnosis)
     well &= show(console, await _data(settings))
     well &= show(console, await _server(settings))
@@ -66,7 +65,7 @@ async def examine_without(console: Console, error: SettingsError) -> None:
     """The same as far as it goes without settings, and why there are none."""
     for check in OF_THE_MACHINE:
         show(console, await check())
-    for diagnosis in doctor_settings.refused(error, os.environ):
+    for diagnosis in of_settings.refused(error, os.environ):
         show(console, diagnosis)
 
 

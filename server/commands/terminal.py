@@ -30,7 +30,7 @@ from protocol.frames import (
 from protocol.ids import StepId
 from protocol.plan import PlannedStep, StepKind
 from protocol.states import StepStatus
-from server.plan_lines import plan_lines
+from server.commands.plan_lines import plan_lines
 
 MARKS = {
     StepStatus.PENDING: ("·", "dim"),

@@ -1,0 +1,1 @@
+"""`podium doctor`: one module for each thing that it looks at."""
