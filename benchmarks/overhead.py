@@ -29,6 +29,7 @@ from server.settings import EndpointSettings, Settings
 from server.world import SystemClock
 
 PAIRS = 8
+ALONE_SECONDS = 300.0
 
 
 class Noting(QwenRunner):
@@ -97,6 +98,7 @@ def by_itself(order: AgentOrder, directory: Path) -> float:
         input=order.prompt.user.encode(),
         capture_output=True,
         check=False,
+        timeout=ALONE_SECONDS,
     )
     took = time.perf_counter() - began
     last = json.loads(done.stdout.splitlines()[-1])

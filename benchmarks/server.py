@@ -61,9 +61,11 @@ async def serving(settings: Settings, project: Path, agent: QwenRunner) -> Async
             server = uvicorn.Server(await configured(podium.app))
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            yield Bench(url, TOKEN)
-            server.should_exit = True
-            await serving
+            try:
+                yield Bench(url, TOKEN)
+            finally:
+                server.should_exit = True
+                await serving
 
 
 async def launched(client: Client, command: str) -> RunId:

@@ -5,7 +5,7 @@ import ssl
 import httpx
 
 
-def authorities(url: str) -> ssl.SSLContext:
+def authorities(url: str = "https://") -> ssl.SSLContext:
     """Those that this machine trusts, as curl does: the system's, or what SSL_CERT_FILE and
     SSL_CERT_DIR name; httpx's own where the system has none. Nobody for what is no https://, which
     has nothing to be vouched for: reading them all takes tens of milliseconds. Reads files."""

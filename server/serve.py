@@ -21,6 +21,7 @@ from server.admission import local_token
 from server.app import Podium, opened
 from server.channel.ws_check import misfit
 from server.channel.ws_protocol import PaneConfig, PaneProtocol
+from server.commands.shared import FAILED, USAGE
 from server.http.bounded import HEAD_BYTES, bounded
 from server.limits import LimitSettings
 from server.local import ServerFile, running_server
@@ -45,7 +46,6 @@ MAX_MESSAGE = 1024 * 1024
 COLLECT_AFTER = (10_000, 20, 10)
 """New objects, and collections of the younger ones; Python's own is (700, 10, 10). Nearly all that
 the server throws away needs no collection, and what does is at most 2 million objects."""
-USAGE, FAILED = 2, 1
 
 
 async def serve(settings: Settings, *, projects: Sequence[str], with_parent: bool) -> int:
@@ -57,7 +57,7 @@ async def serve(settings: Settings, *, projects: Sequence[str], with_parent: boo
     signals = Signals()
     try:
         settings.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        token = local_token(settings)
+        token = await asyncio.to_thread(local_token, settings)
         listener = listen(settings)
         paths = _from_here(projects)
         with listener:

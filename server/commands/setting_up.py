@@ -4,6 +4,7 @@ import asyncio
 import os
 import shlex
 import shutil
+from contextlib import suppress
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -130,14 +131,27 @@ async def _npm_install(npm: str, node: Path, target: Path) -> None:
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(INSTALL_SECONDS):
-        _, errors = await process.communicate()
+    says = f"it did not end within {INSTALL_SECONDS:.0f} s"
+    try:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(INSTALL_SECONDS):
+                _, errors = await process.communicate()
+                says = errors.decode(errors="replace")[-500:].strip()
+    finally:
+        await _end(process)
     if process.returncode:
         raise AgentUnavailable(
             "install_failed",
-            f"npm could not install qwen: {errors.decode(errors='replace')[-500:].strip()}",
+            f"npm could not install qwen: {says}",
             hint=f"try it by hand: cd {target} && npm ci --ignore-scripts",
         )
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Kill it, unless it has ended."""
+    with suppress(ProcessLookupError):
+        process.kill()
+    await process.wait()
 
 
 async def _listening() -> dict[str, str]:

@@ -9,12 +9,18 @@ from pathlib import Path
 
 from server.addresses import fault_of, is_loopback, is_plain, is_remote, path_of
 from server.settings.faults import Doubts, Fault, listed, shown, shown_url
-from server.settings.guards_of_models import names
+from server.settings.guards_of_models import misnamed
 from server.settings.tables import Settings
 
 TOKEN_LENGTH = 16
 PLAIN_PATH = re.compile(r"(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 """What no proxy, browser and cookie reads in different ways."""
+OF_THE_SYSTEM = {("/", name) for name in ("dev", "proc", "sys", "usr")}
+"""Folders that cannot hold the data folder, as the first parts of a path."""
+LEAST_PREFIX = {4: 16, 6: 48}
+"""Of a network of proxies: one that is wider was not meant."""
+_NAME_OF_HEADER = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,99}")
+_NOT_A_USER = ("authorization", "cookie", "host", "origin", "x-forwarded-for", "x-forwarded-host")
 
 
 def faults(settings: Settings, doubts: Doubts) -> list[Fault]:
@@ -37,17 +43,9 @@ def faults(settings: Settings, doubts: Doubts) -> list[Fault]:
         for it in rule(settings)
     ]
     said += _addresses(settings, doubts)
-    said += names(settings, doubts)
+    said += misnamed(settings, doubts)
     said += _sharing(settings, doubts)
     return [Fault(settings.source(key), key, says) for key, says in said]
-
-
-OF_THE_SYSTEM = {("/", name) for name in ("dev", "proc", "sys", "usr")}
-"""Folders that cannot hold the data folder, as the first parts of a path."""
-LEAST_PREFIX = {4: 16, 6: 48}
-"""Of a network of proxies: one that is wider was not meant."""
-_NAME_OF_HEADER = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,99}")
-_NOT_A_USER = ("authorization", "cookie", "host", "origin", "x-forwarded-for", "x-forwarded-host")
 
 
 def _data(settings: Settings) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,7 @@ from server.settings.faults import Doubts, Fault, listed, near, shown
 from server.settings.tables import ModelSettings, Settings
 
 
-def names(settings: Settings, doubts: Doubts) -> Iterator[tuple[str, str]]:
+def misnamed(settings: Settings, doubts: Doubts) -> Iterator[tuple[str, str]]:
     """Every key whose name means nothing, with what is wrong; none that needs what is in doubt."""
     if doubts.about("endpoints") or doubts.about("models"):
         return

@@ -6,6 +6,7 @@ import { element } from "./dom.js";
 const KEEP_CHARACTERS = 20_000; // of an agent's text; the log has all of it
 const BLOCK_CHARACTERS = 1_000; // the next line begins a new block: a browser lays out only the last one again
 const DRAW_MS = 80;
+const MOST_WAITING = 100; // texts and lines: a page that nobody sees is given no frame to draw in
 const NEAR_END = 40; // pixels
 
 const due = new Set(); // outputs that have something to draw
@@ -36,7 +37,6 @@ export class Output {
 
   say(channel, text) {
     const last = this.#waiting.at(-1);
-    // A page that nobody sees draws nothing; what waits there is no more than is kept.
     if (last?.channel === channel) last.text = (last.text + text).slice(-KEEP_CHARACTERS);
     else this.#wait({ channel, text });
   }
@@ -66,6 +66,7 @@ export class Output {
 
   #wait(what) {
     this.empty = false;
+    if (this.#waiting.length >= MOST_WAITING) this.draw(); // asks for no layout
     this.#waiting.push(what);
     if (!due.size) setTimeout(() => requestAnimationFrame(drawAll), DRAW_MS);
     due.add(this);

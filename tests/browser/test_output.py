@@ -87,3 +87,18 @@ async def test_a_reader_who_has_scrolled_away_is_left_alone(tmp_path: Path) -> N
         await view.evaluate("output.node.scrollTop = 1e6")
         await said(view, many)
         assert await view.evaluate(BOTTOM) < 2, "whoever comes back follows again"
+
+
+async def test_a_page_that_nobody_sees_lets_nothing_pile_up(tmp_path: Path) -> None:
+    turns = 1_000
+    script = f"""() => {{
+        window.requestAnimationFrame = () => 0;
+        for (let n = 0; n < {turns}; n++) {{
+            say(`${{n}} `.padEnd(100));
+            output.add(document.createElement("hr"));
+        }}
+    }}"""
+    async with output(tmp_path) as view:
+        await view.evaluate(script)
+        assert await view.locator("hr").count() > turns - 100, "it waits for no frame"
+        assert KEPT // 2 <= await view.evaluate("output.node.textContent.length") <= KEPT

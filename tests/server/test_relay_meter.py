@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.agents.reasons import FailureReason
-from server.agents.relay.meter import EVENT_LIMIT, Fault, Meter, Tokens, said_in
+from server.agents.relay.meter import EVENT_LIMIT, Flaw, Meter, Tokens, said_in
 from tests.fakes.model import DONE, said
 
 LIMIT = 10_000
@@ -32,7 +32,7 @@ def read(*pieces: bytes, limit: int = LIMIT, must_deliver: bool = True) -> Meter
 
 def seen(meter: Meter) -> tuple[Any, ...]:
     return (
-        meter.fault, meter.done, meter.events, meter.finish_reason, meter.usage, meter.spoke,
+        meter.flaw, meter.done, meter.events, meter.finish_reason, meter.usage, meter.spoke,
         meter.thought,
     )  # fmt: skip
 
@@ -66,28 +66,28 @@ def test_a_whole_answer() -> None:
         (b": still here\n\n" * 2_000, "answer_too_long", "did not end"),
     ],
 )
-def test_each_fault_has_its_name(stream: bytes, reason: str, words: str) -> None:
+def test_each_flaw_has_its_name(stream: bytes, reason: str, words: str) -> None:
     limit = 200_000 if len(stream) > 50_000 else LIMIT
-    fault = read(stream, limit=limit).fault
-    assert fault is not None
-    assert fault.reason == reason
-    assert words in fault.seen
+    flaw = read(stream, limit=limit).flaw
+    assert flaw is not None
+    assert flaw.reason == reason
+    assert words in flaw.seen
 
 
 @pytest.mark.parametrize("stream", [WORDS + STOP, CALL + said({}, finish="tool_calls") + DONE])
 def test_an_end_with_a_finish_reason_is_an_end(stream: bytes) -> None:
-    assert read(stream).fault is None
+    assert read(stream).flaw is None
 
 
 def test_an_answer_that_need_not_deliver_may_be_cut_or_empty() -> None:
     for stream in (said({}, finish="length") + DONE, STOP + DONE):
-        assert read(stream, must_deliver=False).fault is None
-        assert read(stream).fault is not None
+        assert read(stream, must_deliver=False).flaw is None
+        assert read(stream).flaw is not None
 
 
-def test_the_first_fault_stays_and_nothing_is_read_after_it() -> None:
+def test_the_first_flaw_stays_and_nothing_is_read_after_it() -> None:
     meter = read(said({}, finish="length"), b"data: nonsense\n\n", WHOLE)
-    assert meter.fault == Fault(FailureReason.ANSWER_CUT, "finish reason length")
+    assert meter.flaw == Flaw(FailureReason.ANSWER_CUT, "finish reason length")
     assert meter.usage is None
 
 
@@ -133,7 +133,7 @@ def test_no_bytes_raise(noise: bytes) -> None:
 def test_half_a_surrogate_pair_is_json() -> None:
     """As the agent's client, which is JavaScript, reads it; this parser's own C code does not."""
     event = b'data: {"choices":[{"delta":{"content":"\\ud83d"},"finish_reason":"stop"}]}\n\n'
-    assert read(event).fault is None
+    assert read(event).flaw is None
 
 
 def test_a_line_of_ten_megabytes_is_neither_kept_nor_searched_again() -> None:
@@ -147,8 +147,8 @@ def test_a_line_of_ten_megabytes_is_neither_kept_nor_searched_again() -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert meter.fault is not None
-    assert meter.fault.reason == "event_too_large"
+    assert meter.flaw is not None
+    assert meter.flaw.reason == "event_too_large"
     assert peak < 4 * EVENT_LIMIT
 
 
@@ -156,8 +156,8 @@ def test_an_event_of_many_lines_has_the_same_limit() -> None:
     meter = Meter(answer_bytes=64 * 1024 * 1024)
     for _ in range(EVENT_LIMIT // 1_000 + 10):
         meter.feed(b"data: " + b"x" * 1_000 + b"\n")
-    assert meter.fault is not None
-    assert meter.fault.reason == "event_too_large"
+    assert meter.flaw is not None
+    assert meter.flaw.reason == "event_too_large"
 
 
 def test_a_long_line_that_comes_byte_by_byte_costs_what_a_whole_one_does() -> None:

@@ -29,6 +29,7 @@ whatever their size: a `.gitignore` of holes, or a reference that is a link to /
 PACKS, PACKED_BYTES = 32, 64 * 1024 * 1024
 """Past one of these a private directory's objects are dropped: each can be made again."""
 
+# No fsync: what git writes here can be made again, and on a busy disk a pin would wait for seconds.
 _NEUTRAL = (
     "-c", "core.fsmonitor=false",
     "-c", "core.hooksPath=/dev/null",
@@ -41,8 +42,6 @@ _NEUTRAL = (
     "-c", "gc.auto=0",
     "-c", "core.fsync=none",
 )  # fmt: skip
-
-# No fsync: what git writes here can be made again, and a busy disk made a pin wait for seconds.
 
 # Attributes here win over every .gitattributes of the tree: nothing converts, filters or diffs.
 _ATTRIBUTES = "* -text -eol -filter -ident -working-tree-encoding !diff -export-subst\n"

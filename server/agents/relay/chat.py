@@ -9,9 +9,9 @@ import httpx
 from server.agents.reasons import FailureReason
 from server.agents.relay import upstream
 from server.agents.relay.body import pieces_of
-from server.agents.relay.endpoint_failures import by_fault
+from server.agents.relay.endpoint_failures import by_flaw
 from server.agents.relay.exchange import Exchange
-from server.agents.relay.meter import Fault, Meter
+from server.agents.relay.meter import Flaw, Meter
 from server.agents.relay.rules import (
     REQUEST_LIMIT,
     Asked,
@@ -136,21 +136,21 @@ class _Answer:
             # Nothing waits between the agent's last bytes and this: its next request finds the
             # sums right.
             self._exchange.found.count(self._asked, meter)
-        if fault := meter.end():
-            raise self._trouble(fault)
+        if flaw := meter.end():
+            raise self._trouble(flaw)
         await self._exchange.finish()
 
     def _take(self, data: bytes) -> None:
         meter, found = self._meter, self._exchange.found
         events = meter.events
-        fault = meter.feed(data) or found.cut_context(self._asked, meter)
+        flaw = meter.feed(data) or found.cut_context(self._asked, meter)
         if meter.events > events:
             found.sign()
-        if fault is not None:
-            raise self._trouble(fault)
+        if flaw is not None:
+            raise self._trouble(flaw)
 
-    def _trouble(self, fault: Fault) -> Trouble:
-        return Trouble(by_fault(fault, self._exchange.found.admission.endpoint))
+    def _trouble(self, flaw: Flaw) -> Trouble:
+        return Trouble(by_flaw(flaw, self._exchange.found.admission.endpoint))
 
 
 async def _drain(pieces: AsyncIterator[bytes]) -> None:

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from server.addresses import host_of
 from server.agents.reasons import FailureReason, failure
-from server.agents.relay.meter import Fault
+from server.agents.relay.meter import Flaw
 from server.ports import AgentFailure, ModelEndpoint
 
 MEND_WINDOW = (
@@ -61,9 +61,9 @@ class Answered(Struct, frozen=True, kw_only=True):
     retry_after: float | None = None
 
 
-def by_fault(fault: Fault, endpoint: ModelEndpoint) -> AgentFailure:
+def by_flaw(flaw: Flaw, endpoint: ModelEndpoint) -> AgentFailure:
     """The failure for something wrong with an answer."""
-    reason, seen = fault.reason, fault.seen
+    reason, seen = flaw.reason, flaw.seen
     if reason is _REASON.ENDPOINT_ERROR and CONTEXT.search(seen):
         return _context(seen, endpoint)
     message = f"{host_of(endpoint.base_url)} {_DID[reason]}: {shown(seen, endpoint)}"

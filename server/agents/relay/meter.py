@@ -23,7 +23,7 @@ CUT = frozenset({"length", "max_tokens", "model_length"})
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
-class Fault(Struct, frozen=True):
+class Flaw(Struct, frozen=True):
     """What is wrong with an answer, and what was seen of it, for a person."""
 
     reason: FailureReason
@@ -64,12 +64,12 @@ _decoder = msgspec.json.Decoder(_Chunk)
 
 
 class Meter:
-    """Watches one answer. `fault` is the first thing wrong with it; after that, or after `done`,
+    """Watches one answer. `flaw` is the first thing wrong with it; after that, or after `done`,
     nothing more is read."""
 
     def __init__(self, *, answer_bytes: int, must_deliver: bool = True) -> None:
         """At most `answer_bytes` may come, comments included. `must_deliver`: an answer that is cut
-        or empty is a fault."""
+        or empty is a flaw."""
         self._room = answer_bytes
         self._must_deliver = must_deliver
         self._rest = bytearray()
@@ -77,7 +77,7 @@ class Meter:
         self._event = b""
         self._data: list[bytes] = []
         self._kept = 0
-        self.fault: Fault | None = None
+        self.flaw: Flaw | None = None
         self.done = False
         """`[DONE]` has come."""
         self.events = 0
@@ -90,10 +90,10 @@ class Meter:
         self.thought = False
         """There was reasoning."""
 
-    def feed(self, data: bytes) -> Fault | None:
-        """Take the next bytes; returns the fault as soon as there is one."""
+    def feed(self, data: bytes) -> Flaw | None:
+        """Take the next bytes; returns the flaw as soon as there is one."""
         if self._over:
-            return self.fault
+            return self.flaw
         allowed = data[: self._room]
         self._room -= len(allowed)
         self._read(allowed)
@@ -102,20 +102,20 @@ class Meter:
                 FailureReason.ANSWER_TOO_LONG,
                 "it did not end within the bytes that an answer may have",
             )
-        return self.fault
+        return self.flaw
 
-    def end(self) -> Fault | None:
+    def end(self) -> Flaw | None:
         """No more bytes come. An answer with its finish reason is whole, with `[DONE]` or not."""
         if not self._over and self.finish_reason is None:
             self._fail(FailureReason.STREAM_CUT, f"it broke off after {self.events} events")
-        return self.fault
+        return self.flaw
 
     @property
     def _over(self) -> bool:
-        return self.done or self.fault is not None
+        return self.done or self.flaw is not None
 
     def _fail(self, reason: FailureReason, seen: str) -> None:
-        self.fault = self.fault or Fault(reason, seen)
+        self.flaw = self.flaw or Flaw(reason, seen)
 
     def _read(self, data: bytes) -> None:
         """Cut into lines. Only new bytes are searched: a long line that comes byte by byte costs

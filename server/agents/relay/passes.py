@@ -14,7 +14,7 @@ from protocol.resources import Usage
 from server.addresses import host_of
 from server.agents.containment.self_test import SelfTests
 from server.agents.reasons import FailureReason, failure
-from server.agents.relay.meter import Fault, Meter
+from server.agents.relay.meter import Flaw, Meter
 from server.agents.relay.rules import Admission, Asked, Refusal, context_cut, estimated
 from server.logs import logger
 from server.ports import AgentFailure, Clock
@@ -228,7 +228,7 @@ class Pass:
         self._output += tokens.output
         self._cached += tokens.cached
 
-    def cut_context(self, asked: Asked, meter: Meter) -> Fault | None:
+    def cut_context(self, asked: Asked, meter: Meter) -> Flaw | None:
         """The first answer that is counted tells whether the endpoint read the whole prompt. Later
         ones do not: what is cached by then is not always reported."""
         if self._counted or meter.usage is None or meter.finish_reason is None:
@@ -237,7 +237,7 @@ class Pass:
         if not context_cut(asked, meter.usage):
             return None
         read = f"{len(asked.body)} bytes were sent, it counts {meter.usage.input} tokens"
-        return Fault(FailureReason.CONTEXT_CUT, read)
+        return Flaw(FailureReason.CONTEXT_CUT, read)
 
     def tell(self, why: AgentFailure, *, seconds: float, repeat: int) -> None:
         """Say that the endpoint is asked again; the same cause is told once in an attempt."""

@@ -118,7 +118,7 @@ class Relay:
         return client
 
     def _open(self) -> None:
-        self._trust = authorities("https://")
+        self._trust = authorities()
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         port = open_port()
         self._listeners.append(port)

@@ -17,7 +17,7 @@ from server.agents.relay.endpoint_failures import (
     retry_after,
     unreachable,
 )
-from server.agents.relay.meter import Fault, said_in
+from server.agents.relay.meter import Flaw, said_in
 from server.ports import AgentFailure, Clock, ModelEndpoint
 
 CONNECT_SECONDS = 10.0
@@ -92,11 +92,11 @@ async def ask(
     return response
 
 
-def broken(error: httpx.HTTPError, *, events: int) -> Fault:
+def broken(error: httpx.HTTPError, *, events: int) -> Flaw:
     """What a connection that fails in the middle of an answer means."""
     if isinstance(error, httpx.RemoteProtocolError) and "peer closed" not in str(error):
-        return Fault(FailureReason.STREAM_MALFORMED, "it does not keep to HTTP")
-    return Fault(FailureReason.STREAM_CUT, f"the connection broke after {events} events")
+        return Flaw(FailureReason.STREAM_MALFORMED, "it does not keep to HTTP")
+    return Flaw(FailureReason.STREAM_CUT, f"the connection broke after {events} events")
 
 
 def _headers(endpoint: ModelEndpoint) -> dict[str, str]:
