@@ -270,7 +270,7 @@ async def setup(base_url: str | None, model: str, data: str | None) -> int:
 @asynchronous
 async def doctor(data: str | None) -> int:
     """Say what works, what is missing, and the command that mends it."""
-    from server.doctor.examine import examine, examine_without
+    from server.commands.doctor.examine import examine, examine_without
 
     try:
         chosen = load({"data": data}, os.environ)

@@ -17,9 +17,9 @@ from rich.console import Console
 from server.addresses import fault_of, is_plain, is_remote
 from server.agents.installation import NODE_HINT, find_node, install_directory
 from server.agents.qwen_runner import QwenRunner
+from server.commands.doctor.examine import show, tried_models
 from server.commands.shared import UNAVAILABLE
 from server.commands.terminal import clean
-from server.doctor.examine import show, tried_models
 from server.ports import AgentUnavailable, ModelEndpoint, Probe
 from server.settings import Settings, default_file, load
 from server.settings.file import Added, add_endpoint, section

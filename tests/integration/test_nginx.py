@@ -12,8 +12,8 @@ import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from server.doctor.address import asked
-from server.doctor.diagnosis import Diagnosis
+from server.commands.doctor.address import asked
+from server.commands.doctor.diagnosis import Diagnosis
 from server.settings import Settings
 from tests.fakes.agent import FakeAgent
 from tests.integration.proxies import Proxy, listener, nginx, reserved

@@ -13,9 +13,9 @@ import pytest
 from protocol.ids import UserId
 from protocol.users import NewToken, NewUser, TokenInfo, UserInfo, UserKind
 from server.commands.desk import open_desk
-from server.doctor import address as doctor_address
-from server.doctor import users as doctor_users
-from server.doctor.diagnosis import Diagnosis
+from server.commands.doctor import address as doctor_address
+from server.commands.doctor import users as doctor_users
+from server.commands.doctor.diagnosis import Diagnosis
 from server.local import ServerFile
 from server.settings import Settings
 from server.stores.migrate import lock

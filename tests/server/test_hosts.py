@@ -13,8 +13,8 @@ from protocol.resources import Level
 from server.agents.containment import ladder
 from server.agents.containment.cage import Found
 from server.agents.containment.refusals import Host
-from server.doctor.diagnosis import Diagnosis
-from server.doctor.examine import contained
+from server.commands.doctor.diagnosis import Diagnosis
+from server.commands.doctor.examine import contained
 from server.settings import Settings
 from tests.fakes.scripted import allowed, marked, node
 

@@ -16,8 +16,8 @@ from websockets.exceptions import InvalidStatus
 from protocol.frames import FlowRunFinished, FlowRunReport
 from protocol.ids import RunId
 from server.client import Client
+from server.commands.doctor.examine import _server
 from server.commands.keep_serving import page_address
-from server.doctor.examine import _server
 from server.http.allow_list import allow_list_of
 from server.http.page import Page
 from server.http.public import BelowPath, Cookie, SessionCookie

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from server.doctor import settings as doctor_settings
+from server.commands.doctor import settings as doctor_settings
 from server.settings import SettingsError, load, sources, values
 from server.settings.faults import LONGEST, SHOWN, near
 from server.settings.sources import MOST_BYTES, MOST_DOTS, misspelt

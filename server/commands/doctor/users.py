@@ -9,8 +9,8 @@ from protocol.errors import ProtocolError
 from protocol.users import TokenInfo, UserInfo, UserKind
 from server.client import Unreachable
 from server.commands.desk import open_desk
+from server.commands.doctor.diagnosis import Diagnosis, warning
 from server.commands.shared import CommandError
-from server.doctor.diagnosis import Diagnosis, warning
 from server.settings import Settings
 from server.settings.faults import listed
 from server.stores.sqlite import FILE

@@ -16,7 +16,7 @@ from protocol.rest import Draining, ErrorBody, Ready
 from protocol.schema import SUBPROTOCOL
 from server.addresses import authority, origin_of
 from server.certificates import authorities
-from server.doctor.diagnosis import Diagnosis, warning
+from server.commands.doctor.diagnosis import Diagnosis, warning
 from server.local import running_server
 from server.settings import Settings
 

@@ -16,12 +16,12 @@ from server.agents.containment import ladder
 from server.agents.containment.cage import SHIPPED, Found
 from server.agents.installation import find_node
 from server.agents.qwen_runner import QwenRunner
+from server.commands.doctor import settings as of_settings
+from server.commands.doctor.address import public_address
+from server.commands.doctor.diagnosis import Diagnosis
+from server.commands.doctor.users import users
 from server.commands.shared import UNAVAILABLE
 from server.commands.terminal import clean_line
-from server.doctor import settings as of_settings
-from server.doctor.address import public_address
-from server.doctor.diagnosis import Diagnosis
-from server.doctor.users import users
 from server.endpoints import configured, describe, models_of, place, roles_of, uses
 from server.local import running_server
 from server.memory import available_memory

@@ -4,7 +4,7 @@ were meant for podium and are not read."""
 from collections.abc import Mapping
 from pathlib import Path
 
-from server.doctor.diagnosis import Diagnosis, warning
+from server.commands.doctor.diagnosis import Diagnosis, warning
 from server.settings import SettingsError
 from server.settings.sources import misspelt
 
