@@ -56,7 +56,7 @@ async def serve(settings: Settings, *, projects: Sequence[str], with_parent: boo
     logs.configure(level=settings.log_level, as_json=settings.log_json)
     signals = Signals()
     try:
-        settings.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        await asyncio.to_thread(settings.directory.mkdir, 0o700, parents=True, exist_ok=True)
         token = await asyncio.to_thread(local_token, settings)
         listener = listen(settings)
         paths = _from_here(projects)
