@@ -18,7 +18,7 @@ from flows.schemas import schema_for
 from protocol.plan import Caps
 from server.addresses import host_of
 from server.agents.relay.body import is_plain, pieces_of
-from server.agents.relay.endpoint_failures import MEND_TOOLS, MEND_WINDOW, shown
+from server.agents.relay.endpoint_failures import MEND_TOOLS, MEND_WINDOW, without_key
 from server.agents.relay.meter import said_in
 from server.ports import AgentUnavailable, Clock, ModelEndpoint
 
@@ -195,7 +195,7 @@ def check_status(status: int, body: bytes, endpoint: ModelEndpoint) -> None:
     if status < 400:
         return
     host = host_of(endpoint.base_url)
-    said = shown(said_in(body), endpoint)
+    said = without_key(said_in(body), endpoint)
     if status in (401, 403):
         hint = f"set OPENAI_API_KEY, or api_key_env in [endpoints.{endpoint.name}]"
         raise AgentUnavailable("endpoint_refused_key", f"{host} refuses the key", hint=hint)

@@ -66,7 +66,7 @@ def by_flaw(flaw: Flaw, endpoint: ModelEndpoint) -> AgentFailure:
     reason, seen = flaw.reason, flaw.seen
     if reason is _REASON.ENDPOINT_ERROR and CONTEXT.search(seen):
         return _context(seen, endpoint)
-    message = f"{host_of(endpoint.base_url)} {_DID[reason]}: {shown(seen, endpoint)}"
+    message = f"{host_of(endpoint.base_url)} {_DID[reason]}: {without_key(seen, endpoint)}"
     return failure(reason, message, hint=_HINTS.get(reason))
 
 
@@ -82,10 +82,10 @@ def by_answer(answer: Answered, endpoint: ModelEndpoint) -> AgentFailure:
         case _REASON.CONTEXT_EXCEEDED:
             return _context(said, endpoint)
         case _REASON.NO_TOOL_CALLS as reason:
-            message = f"{host} takes no tool calls: {shown(said, endpoint)}"
+            message = f"{host} takes no tool calls: {without_key(said, endpoint)}"
             return failure(reason, message, hint=MEND_TOOLS)
         case reason:
-            message = f"{host} answers HTTP {status}: {shown(said, endpoint)}"
+            message = f"{host} answers HTTP {status}: {without_key(said, endpoint)}"
             return failure(reason, message, retry_after=answer.retry_after)
 
 
@@ -114,7 +114,7 @@ def reason_of(status: int, said: str) -> FailureReason:
 def _context(said: str, endpoint: ModelEndpoint) -> AgentFailure:
     message = (
         f"the prompt does not fit the model at {host_of(endpoint.base_url)}:"
-        f" {shown(said, endpoint)}"
+        f" {without_key(said, endpoint)}"
     )
     hint = f"{MEND_WINDOW}; or review fewer files"
     return failure(_REASON.CONTEXT_EXCEEDED, message, hint=hint)
@@ -125,7 +125,7 @@ def _redirect(answer: Answered, endpoint: ModelEndpoint) -> AgentFailure:
         target = urlsplit(answer.location).hostname
     except ValueError:
         target = None
-    where = shown(target or "another address", endpoint)
+    where = without_key(target or "another address", endpoint)
     message = (
         f"{host_of(endpoint.base_url)} sends on to {where}; podium does not follow, because the"
         " prompt would go there"
@@ -135,7 +135,7 @@ def _redirect(answer: Answered, endpoint: ModelEndpoint) -> AgentFailure:
 
 def unreachable(reason: FailureReason, why: str, endpoint: ModelEndpoint) -> AgentFailure:
     """No HTTP answer at all; `why` continues a sentence that begins with the host."""
-    return failure(reason, f"{host_of(endpoint.base_url)} {shown(why, endpoint)}")
+    return failure(reason, f"{host_of(endpoint.base_url)} {without_key(why, endpoint)}")
 
 
 def no_chat(seen: str, endpoint: ModelEndpoint) -> AgentFailure:
@@ -160,7 +160,7 @@ def retry_after(header: str | None, *, now: datetime) -> float | None:
     return min(max(seconds.total_seconds(), 0.0), RETRY_AFTER_LIMIT)
 
 
-def shown(text: str, endpoint: ModelEndpoint) -> str:
+def without_key(text: str, endpoint: ModelEndpoint) -> str:
     """Foreign text for a person: one line, no control characters, never the key."""
     if endpoint.api_key:
         text = text.replace(endpoint.api_key, "[key]")
