@@ -19,6 +19,7 @@ from server.commands.audit import audit
 from server.commands.shared import (
     USAGE,
     CommandError,
+    OneText,
     asynchronous,
     command_error,
     connected,
@@ -84,7 +85,7 @@ async def serve(
     return await serve_until_stopped(chosen, projects=projects, with_parent=with_parent)
 
 
-@main.command(short_help="Run a flow, such as /code-review, and print its report.")
+@main.command(cls=OneText, short_help="Run a flow, such as /code-review, and print its report.")
 @click.argument("command")
 @project_option
 @url_option
@@ -237,7 +238,7 @@ def flows(name: str | None, *, as_json: bool) -> None:
         raise command_error(error) from error
 
 
-@main.command(short_help="Show what a run would do and read, without running it.")
+@main.command(cls=OneText, short_help="Show what a run would do and read, without running it.")
 @click.argument("command")
 @project_option
 @url_option

@@ -32,6 +32,8 @@ class ServerFile(Struct, frozen=True, kw_only=True):
     pid: int
     containment: str = ""
     """As its settings say."""
+    of_command: bool = False
+    """It was started by a command for itself, and ends with that."""
 
     def write(self, directory: Path) -> None:
         write_private(directory / "server.json", msgspec.json.encode(self))
@@ -77,8 +79,10 @@ class Started(NamedTuple):
 
 
 @asynccontextmanager
-async def own_server(directory: Path, environment: Mapping[str, str]) -> AsyncIterator[Started]:
-    """Start `podium serve` on a free port of loopback, and stop it at the end.
+async def own_server(
+    directory: Path, environment: Mapping[str, str], *, port: int = 0
+) -> AsyncIterator[Started]:
+    """Start `podium serve` on loopback, on a free port for 0, and stop it at the end.
 
     It logs to DIR/server.log and ends with this process, whatever ends it. Raises StartFailed.
     """
@@ -90,7 +94,7 @@ async def own_server(directory: Path, environment: Mapping[str, str]) -> AsyncIt
             "server",
             "serve",
             "--port",
-            "0",
+            str(port),
             "--data",
             str(directory),
             "--with-parent",
@@ -119,7 +123,7 @@ async def _come_up(process: asyncio.subprocess.Process, directory: Path, log_pat
     try:
         async with asyncio.timeout(START_SECONDS):
             # One that has ended may have met another one, which is still coming up.
-            while process.returncode is None or await _is_held(directory):
+            while process.returncode is None or await is_held(directory):
                 found = await running_server(directory)
                 own = found is not None and found.pid == process.pid
                 if found is not None and (own or process.returncode is not None):
@@ -132,7 +136,8 @@ async def _come_up(process: asyncio.subprocess.Process, directory: Path, log_pat
     raise StartFailed(f"the server did not start; it said:\n{tail}")
 
 
-async def _is_held(directory: Path) -> bool:
+async def is_held(directory: Path) -> bool:
+    """Whether some process has DIR, be it that it starts or ends."""
     return await asyncio.to_thread(holder, directory) is not None
 
 

@@ -67,7 +67,7 @@ async def serve(settings: Settings, *, projects: Sequence[str], with_parent: boo
                 server = Server(await configured(podium.app, settings.limits), podium)
                 signals.listen(server.stop)
                 with stopping_with_parent(signals, enabled=with_parent):
-                    await _serve(settings, server, listener, token=token)
+                    await _serve(settings, server, listener, token=token, of_command=with_parent)
         return 0
     except ProtocolError as error:
         hint = f"\n  → {error.hint}" if error.hint else ""
@@ -90,7 +90,12 @@ def _from_here(paths: Sequence[str]) -> list[Path]:
 
 
 async def _serve(
-    settings: Settings, server: "Server", listener: socket.socket, *, token: str
+    settings: Settings,
+    server: "Server",
+    listener: socket.socket,
+    *,
+    token: str,
+    of_command: bool,
 ) -> None:
     own = _address(settings, listener)
     url = settings.public_url.rstrip("/") or own
@@ -100,6 +105,7 @@ async def _serve(
         token=token,
         pid=os.getpid(),
         containment=settings.containment,
+        of_command=of_command,
     )
     place.write(settings.directory)
     _announce(settings, url, token=token)

@@ -3,11 +3,12 @@
 import asyncio
 import os
 import signal
+import time
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Never, TypeVar
 
 import click
 import msgspec
@@ -31,9 +32,11 @@ from server.commands.shared import (
     USAGE,
     CommandError,
     ConnectionNews,
+    data_flag,
     find_server,
     project_root,
 )
+from server.commands.succession import LOOK_SECONDS, succeeding
 from server.commands.terminal import (
     FrameLines,
     LiveTable,
@@ -43,8 +46,10 @@ from server.commands.terminal import (
     clean_line,
 )
 from server.demo.process import DemoProcess
-from server.local import ServerFile, own_server, running_server
+from server.local import START_SECONDS, ServerFile, own_server, running_server
 from server.settings import Settings, default_file
+
+A = TypeVar("A")
 
 EXIT_CODES = {
     RunStatus.COMPLETED: 0,
@@ -74,6 +79,20 @@ class Used(NamedTuple):
     """None for one that was given by its address."""
     own: bool = False
     """Started for this command, and ends with it."""
+    successor: asyncio.Task[Never] | None = None
+    """Beside a server of another command: see `succeeding`."""
+
+    async def asked(self, question: Callable[[], Awaitable[A]]) -> A:
+        """The answer, also when the server is just followed by another one."""
+        until = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                return await question()
+            except Unreachable:
+                gone = self.successor is None or self.successor.done()
+                if gone or time.monotonic() > until:
+                    raise
+            await asyncio.sleep(LOOK_SECONDS)
 
 
 async def run_command(settings: Settings, command: str, options: RunOptions) -> int:
@@ -82,7 +101,7 @@ async def run_command(settings: Settings, command: str, options: RunOptions) -> 
         root = project_root(options.project)
         used = await stack.enter_async_context(_server(settings, options))
         client, place = used.client, used.place
-        project_id = await _register(client, root)
+        project_id = await used.asked(lambda: _register(client, root))
         launch = Launch(
             id="launch",
             key=options.key or str(uuid.uuid4()),
@@ -93,15 +112,20 @@ async def run_command(settings: Settings, command: str, options: RunOptions) -> 
         if not options.as_json and place is not None:
             lasting = options.keep_serving or not used.own
             click.echo(where_to_watch(place, run_id, lasting=lasting), err=True)
-        code = await _follow_or_cancel(client, run_id, as_json=options.as_json)
+        code = await _follow_or_cancel(settings, used, run_id, as_json=options.as_json)
         if not options.as_json:
             click.echo()
-            click.echo(clean(await client.text(f"/api/runs/{run_id}/report.md")))
-        if options.fail_on and await _reaches(client, run_id, options.fail_on):
-            code = code or 1
+            report = await used.asked(lambda: client.text(f"/api/runs/{run_id}/report.md"))
+            click.echo(clean(report))
+        if severity := options.fail_on:
+            reached = await used.asked(lambda: _reaches(client, run_id, severity))
+            code = code or int(reached)
         if options.keep_serving and place is not None:
             await client.aclose()
             await keep_serving(settings.directory, place, run_id, own=used.own)
+        elif used.own and not options.as_json:
+            serve = f"podium serve{data_flag(settings)}"
+            click.echo(f"kept as run {run_id[:8]}: `{serve}` shows it again", err=True)
         return code
 
 
@@ -148,9 +172,11 @@ def _watcher(*, as_json: bool) -> Watcher:
     return LiveTable(console) if console.is_terminal else PlainLines(console)
 
 
-async def _follow_or_cancel(client: Client, run_id: RunId, *, as_json: bool) -> int:
+async def _follow_or_cancel(settings: Settings, used: Used, run_id: RunId, *, as_json: bool) -> int:
     """Ctrl-C cancels the run and still waits for its end and its partial report. A second one, or
-    a server that is gone, ends the wait: raises CommandError."""
+    a server that is gone, ends the wait: raises CommandError, or StartFailed when no server can
+    follow the one that ended."""
+    client = used.client
     loop = asyncio.get_running_loop()
     following = asyncio.create_task(follow(client, run_id, as_json=as_json))
     cancelling: list[asyncio.Task[None]] = []
@@ -162,14 +188,17 @@ async def _follow_or_cancel(client: Client, run_id: RunId, *, as_json: bool) -> 
             cancelling.append(asyncio.create_task(_cancel(client, run_id, following)))
 
     loop.add_signal_handler(signal.SIGINT, interrupted)
+    needed = [following] if used.successor is None else [following, used.successor]
     try:
-        await asyncio.wait([following])
+        await asyncio.wait(needed, return_when=asyncio.FIRST_COMPLETED)
+        if used.successor is not None and used.successor.done():
+            used.successor.result()
     finally:
         loop.remove_signal_handler(signal.SIGINT)
         for task in (following, *cancelling):
             task.cancel()
     if following.cancelled():
-        hint = f"it may go on; `podium watch {run_id}` follows it"
+        hint = f"it may go on; `podium watch{data_flag(settings)} {run_id}` follows it"
         raise CommandError(f"no longer waiting for run {run_id}", hint=hint, code=CANCELLED)
     return following.result()
 
@@ -208,17 +237,23 @@ async def _server(settings: Settings, options: RunOptions) -> AsyncIterator[Used
             client = await find_server(settings, options.url)
             yield Used(await stack.enter_async_context(client))
             return
-        own = False
+        own, successor = False, None
+
+        async def environment() -> Mapping[str, str]:
+            return await _environment(settings, options, stack)
+
         if place is None:
-            environment = await _environment(settings, options, stack)
-            starting = own_server(settings.directory, environment)
+            starting = own_server(settings.directory, await environment())
             started = await stack.enter_async_context(starting)
             place, own = started.place, started.own
             if not own:
                 _require_containment(settings, options, place)
                 _require_own_model(options, place)
+        if place.of_command and not own:
+            following = succeeding(settings.directory, place, environment)
+            successor = await stack.enter_async_context(following)
         client = Client(place.url, place.token, on_state=ConnectionNews())
-        yield Used(await stack.enter_async_context(client), place, own)
+        yield Used(await stack.enter_async_context(client), place, own, successor)
 
 
 def _require_containment(settings: Settings, options: RunOptions, place: ServerFile | None) -> None:

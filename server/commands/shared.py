@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shlex
 import sys
 from collections.abc import Callable, Coroutine
 from functools import wraps
@@ -17,6 +18,7 @@ from server.commands.terminal import clean_line
 from server.local import StartFailed, running_server
 from server.settings import Settings, SettingsError, load
 from server.settings.sources import misspelt
+from server.settings.tables import default_data
 
 P = ParamSpec("P")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -41,6 +43,20 @@ def command_error(error: ProtocolError) -> CommandError:
         ErrorCode.NOT_FOUND: USAGE,
     }
     return CommandError(error.message, hint=error.hint, code=codes.get(error.code, FAILED))
+
+
+class OneText(click.Command):
+    """A command whose argument is one text, which a shell takes apart unless it is quoted."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            if "extra argument" not in error.message:
+                raise
+            whole = f'podium {self.name} "/code-review small src"'
+            says = f"{error.message}\n  → put the whole command in quotes, as {whole}"
+            raise click.UsageError(says, ctx) from error
 
 
 def settings_error(error: SettingsError) -> CommandError:
@@ -118,9 +134,16 @@ async def find_server(settings: Settings, url: str | None) -> Client:
     if found is None:
         raise CommandError(
             f"no podium server is running on {settings.directory}",
-            hint="start one with `podium serve`",
+            hint=f"start one with `podium serve{data_flag(settings)}`",
         )
     return Client(found.url, found.token, on_state=ConnectionNews())
+
+
+def data_flag(settings: Settings) -> str:
+    """` --data DIR`, for a command that somebody is told to type; empty for the default DIR."""
+    directory = settings.directory
+    default = directory == Path(default_data()).resolve()
+    return "" if default else f" --data {shlex.quote(str(directory))}"
 
 
 class ConnectionNews:

@@ -152,8 +152,8 @@ def _parsed(path: Path) -> dict[str, Any]:
     text = content.decode("utf-8")
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
-        raise
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"is no valid TOML: {error}") from error
     except ValueError:
         # Python reads no number of thousands of digits.
         raise ValueError("has a number that is too long for any setting") from None

@@ -5,13 +5,16 @@ import json
 import os
 import re
 import signal
+import socket
 import sys
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import pytest
 
 from server.demo.app import scripted
+from server.local import own_server, running_server
 from tests.fakes.model import FakeModel, Gate, serving
 from tests.integration.servers import podium as running
 from tests.integration.test_whole_job import endpoint, repository
@@ -77,6 +80,19 @@ async def test_run_report_and_look_back(podium: Podium, shop: str) -> None:
     assert "review.security: completed" in ended.err
     assert "http://" not in ended.err, "a page that ends with the command is not offered"
     assert "--keep-serving" in ended.err
+    assert re.search(r"kept as run [0-9a-f]{8}: `podium serve` shows it again", ended.err)
+
+
+@pytest.mark.parametrize("name", ["run", "plan"])
+async def test_a_command_without_its_quotes(podium: Podium, name: str) -> None:
+    ended = await podium(name, "/code-review", "small", "src")
+    assert ended.code == 2
+    assert (
+        f'put the whole command in quotes, as podium {name} "/code-review small src"' in ended.err
+    )
+    other = await podium("runs", "small", "src")
+    assert other.code == 2
+    assert "quotes" not in other.err
 
 
 async def test_json_is_frames_and_nothing_else(podium: Podium, shop: str) -> None:
@@ -98,6 +114,50 @@ async def test_fail_on_a_severity(podium: Podium, shop: str) -> None:
     process.send_signal(signal.SIGINT)
     await process.communicate()
     assert process.returncode == 1
+
+
+async def test_the_end_of_another_commands_server_is_not_the_end_of_a_run(
+    podium: Podium, shop: str
+) -> None:
+    """The run that used it starts one at the same address, which goes on with the run."""
+    data, quick, gate = podium.place / "data", scripted(pace=0), Gate()
+    # The probe makes two calls; the agents' are held.
+    model = FakeModel(quick, quick, gate.hold(quick))
+    async with serving(model.app) as url:
+        podium.environment |= endpoint(url)
+        async with own_server(data, podium.environment) as theirs:
+            assert theirs.own
+            run = await podium.start("run", "/code-review small", "--project", shop,
+                                     "--data", str(data), "--fail-on", "critical")  # fmt: skip
+            await model.arrived(3)
+        gate.open()
+        out, err = await asyncio.wait_for(run.communicate(), 120)
+    assert b"## Coverage" in out, err.decode()
+    assert run.returncode in (0, 1)
+    assert b"the server has ended with its command; starting another" in err
+    assert b"connected again" in err
+    assert await running_server(data) is None, "it ends with its command, too"
+
+
+async def test_who_cannot_follow_the_server_says_so(podium: Podium, shop: str) -> None:
+    """Its address is taken by somebody else as soon as it has ended."""
+    data, quick, gate = podium.place / "data", scripted(pace=0), Gate()
+    model = FakeModel(quick, quick, gate.hold(quick))
+    async with serving(model.app) as url:
+        podium.environment |= endpoint(url)
+        async with own_server(data, podium.environment) as theirs:
+            run = await podium.start("run", "/code-review small", "--project", shop,
+                                     "--data", str(data))  # fmt: skip
+            await model.arrived(3)
+            port = urlsplit(theirs.place.url).port
+            run.send_signal(signal.SIGSTOP)
+        with socket.create_server(("127.0.0.1", port or 0)):
+            run.send_signal(signal.SIGCONT)
+            _, err = await asyncio.wait_for(run.communicate(), 120)
+        gate.open()
+    assert run.returncode == 1
+    assert b"the server did not start" in err
+    assert b"cannot listen on" in err
 
 
 async def test_a_page_that_another_command_serves_is_theirs(podium: Podium, shop: str) -> None:
