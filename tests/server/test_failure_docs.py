@@ -41,7 +41,8 @@ def written_out(source: str) -> Iterator[str]:
 
 def reasons_in_code() -> set[str]:
     files = [*(ROOT / "server" / "agents").rglob("*.py"), *(ROOT / "server" / "runs").rglob("*.py")]
-    files += [ROOT / "server" / name for name in ("setting_up.py", "running.py", "world.py")]
+    others = ("commands/setting_up.py", "commands/running.py", "world.py")
+    files += [ROOT / "server" / name for name in others]
     found = {name for file in files for name in written_out(file.read_text("utf-8"))}
     ends = (engine.CRASHED, engine.CANCELLED, engine.FINISHED_EARLY, engine.NOTHING_DELIVERED)
     return found | set(FailureReason) | set(ends)
