@@ -8,7 +8,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple, Never, TypeVar
+from typing import NamedTuple, TypeVar
 
 import click
 import msgspec
@@ -36,7 +36,7 @@ from server.commands.shared import (
     find_server,
     project_root,
 )
-from server.commands.succession import LOOK_SECONDS, succeeding
+from server.commands.succession import LOOK_SECONDS, Succession, succeeding
 from server.commands.terminal import (
     FrameLines,
     LiveTable,
@@ -79,8 +79,8 @@ class Used(NamedTuple):
     """None for one that was given by its address."""
     own: bool = False
     """Started for this command, and ends with it."""
-    successor: asyncio.Task[Never] | None = None
-    """Beside a server of another command: see `succeeding`."""
+    succession: Succession | None = None
+    """Of a server that another command has started."""
 
     async def asked(self, question: Callable[[], Awaitable[A]]) -> A:
         """The answer, also when the server is just followed by another one."""
@@ -89,7 +89,7 @@ class Used(NamedTuple):
             try:
                 return await question()
             except Unreachable:
-                gone = self.successor is None or self.successor.done()
+                gone = self.succession is None or self.succession.over.done()
                 if gone or time.monotonic() > until:
                     raise
             await asyncio.sleep(LOOK_SECONDS)
@@ -122,7 +122,8 @@ async def run_command(settings: Settings, command: str, options: RunOptions) -> 
             code = code or int(reached)
         if options.keep_serving and place is not None:
             await client.aclose()
-            await keep_serving(settings.directory, place, run_id, own=used.own)
+            last = used.succession or used
+            await keep_serving(settings.directory, last.place or place, run_id, own=last.own)
         elif used.own and not options.as_json:
             serve = f"podium serve{data_flag(settings)}"
             click.echo(f"kept as run {run_id[:8]}: `{serve}` shows it again", err=True)
@@ -188,11 +189,12 @@ async def _follow_or_cancel(settings: Settings, used: Used, run_id: RunId, *, as
             cancelling.append(asyncio.create_task(_cancel(client, run_id, following)))
 
     loop.add_signal_handler(signal.SIGINT, interrupted)
-    needed = [following] if used.successor is None else [following, used.successor]
+    over = None if used.succession is None else used.succession.over
     try:
+        needed = [following] if over is None else [following, over]
         await asyncio.wait(needed, return_when=asyncio.FIRST_COMPLETED)
-        if used.successor is not None and used.successor.done():
-            used.successor.result()
+        if over is not None and not following.done():
+            over.result()
     finally:
         loop.remove_signal_handler(signal.SIGINT)
         for task in (following, *cancelling):
@@ -237,7 +239,7 @@ async def _server(settings: Settings, options: RunOptions) -> AsyncIterator[Used
             client = await find_server(settings, options.url)
             yield Used(await stack.enter_async_context(client))
             return
-        own, successor = False, None
+        own, succession = False, None
 
         async def environment() -> Mapping[str, str]:
             return await _environment(settings, options, stack)
@@ -250,10 +252,11 @@ async def _server(settings: Settings, options: RunOptions) -> AsyncIterator[Used
                 _require_containment(settings, options, place)
                 _require_own_model(options, place)
         if place.of_command and not own:
-            following = succeeding(settings.directory, place, environment)
-            successor = await stack.enter_async_context(following)
+            succession = await stack.enter_async_context(
+                succeeding(settings.directory, place, environment)
+            )
         client = Client(place.url, place.token, on_state=ConnectionNews())
-        yield Used(await stack.enter_async_context(client), place, own, successor)
+        yield Used(await stack.enter_async_context(client), place, own, succession)
 
 
 def _require_containment(settings: Settings, options: RunOptions, place: ServerFile | None) -> None:
