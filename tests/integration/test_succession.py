@@ -37,6 +37,8 @@ async def overtaken(place: Path, *, same_address: bool) -> AsyncIterator[tuple[S
         try:
             yield succession, other
         finally:
+            # First: it would see the end, and start the other one again.
+            await succession.close()
             await other.stop()
 
 
